@@ -32,4 +32,5 @@ d = { 'settings': { 'branch': 'main',
                                   'faceprivacy.core.show_images': ('core.html#show_images', 'faceprivacy/core.py'),
                                   'faceprivacy.core.tidy': ('core.html#tidy', 'faceprivacy/core.py'),
                                   'faceprivacy.core.use_style': ('core.html#use_style', 'faceprivacy/core.py'),
+                                  'faceprivacy.core.write_code': ('core.html#write_code', 'faceprivacy/core.py'),
                                   'faceprivacy.core.write_json': ('core.html#write_json', 'faceprivacy/core.py')}}}

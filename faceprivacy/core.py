@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['COLORS', 'root', 'path', 'seed_everything', 'device', 'atomic', 'read_yaml', 'read_json', 'write_json',
            'save_tensors', 'load_tensors', 'check_images', 'check_unit', 'color', 'use_style', 'save_figure',
-           'show_images', 'scrub', 'progress', 'Tidy', 'tidy']
+           'show_images', 'scrub', 'progress', 'Tidy', 'tidy', 'write_code']
 
 # %% ../nbs/00_core.ipynb #605e6dc6
 import base64, contextlib, html, io, json, math, os, random, tempfile
@@ -237,3 +237,11 @@ def tidy(nb):
     for cell in nb.cells:
         if 'injected-parameters' in cell.metadata.get('tags', []): cell['id'] = 'parameters'
     return nb
+
+# %% ../nbs/00_core.ipynb #41f54004
+def write_code(folder):
+    "Write the code cells of each notebook in `nbs/` to `folder`/NAME.py, for the pipeline to depend on"
+    for file in sorted(path('nbs').glob('[0-9]*.ipynb')):
+        cells = [''.join(c['source']) for c in read_json(file)['cells'] if c['cell_type'] == 'code']
+        with atomic(path(folder, f'{file.stem}.py')) as temporary:
+            temporary.write_text('\n\n'.join(cells) + '\n', encoding='utf-8')

@@ -1,0 +1,86 @@
+# One command each; every one sets up first whatever it needs.
+#   make repro [PROFILE=default|smoke|lfw] [DATA=folder]   reproduce the results of a profile
+#   make test      everything that is checked on every change
+#   make docs      the site, in _docs/html
+#   make lab       JupyterLab on the notebooks
+#   make bench     the benchmarks, each against the naive or official way
+#   make clean     remove what the others made, keep the sources
+PROFILE ?= default
+DATA ?=
+PYTHON ?= python3.11
+PORT ?= 8888
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+VENV := $(CURDIR)/.venv
+READY := .venv/.ready
+export PATH := $(VENV)/bin:$(PATH)
+export PYTHONHASHSEED := 0
+export FACEPRIVACY_DATA ?= $(if $(DATA),$(abspath $(DATA)))
+PIPELINE := $(if $(filter default,$(PROFILE)),dvc.yaml,params/$(PROFILE)/dvc.yaml)
+say = @echo "==> $(1)"
+
+.PHONY: help setup data repro readme test docs lab bench pack clean
+help:
+	@sed -n '2,7p' Makefile | sed 's/^# *//'
+
+setup: $(READY)
+$(READY): settings.ini setup.py constraints.txt
+	$(call say,virtual environment in .venv)
+	command -v $(PYTHON) > /dev/null || { echo "$(PYTHON) is not here: make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	[ -x $(VENV)/bin/python ] || $(PYTHON) -m venv $(VENV)
+	pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	pip check
+	touch $(READY)
+
+data: $(READY)
+	$(call say,embedded data from .dvc/store)
+	dvc pull --quiet data.dvc
+
+external: FORCE
+	@if [ -n "$(DATA)" ]; then
+	  [ -e "$(DATA)/lfw" ] && [ -e "$(DATA)/models" ] || { echo "$(DATA): no lfw/ and models/ in it" >&2; exit 2; }
+	  ln -sfn "$(abspath $(DATA))" external
+	fi
+	[ -e external/lfw ] || { echo "PROFILE=$(PROFILE) reads real faces and networks: make repro PROFILE=$(PROFILE) DATA=folder, a folder with lfw/ and models/" >&2; exit 2; }
+FORCE:
+
+repro: data $(if $(filter lfw,$(PROFILE)),external)
+	@[ -e $(PIPELINE) ] || { echo "no profile $(PROFILE): there are default, smoke and lfw" >&2; exit 2; }
+	echo "==> pipeline of profile $(PROFILE)"
+	dvc repro $(PIPELINE)
+	dvc metrics show $(if $(filter default,$(PROFILE)),,--recursive) results/$(PROFILE) 2> /dev/null || true
+	[ $(PROFILE) = smoke ] || $(MAKE) --no-print-directory readme
+
+readme: data
+	$(call say,README.md from nbs/index.ipynb)
+	python docs/readme.py
+
+test: data
+	$(call say,notebooks with their defaults)
+	nbdev_test --n_workers 2
+	$(call say,pytest)
+	python -m pytest
+	$(call say,the whole pipeline on a few people)
+	$(MAKE) --no-print-directory repro PROFILE=smoke
+
+docs: data
+	$(call say,site)
+	python docs/build.py
+
+lab: data
+	jupyter lab --port $(PORT) nbs
+
+bench: $(READY)
+	@for f in tests/bench_*.py; do echo "==> $$f"; python $$f; done
+
+pack: $(READY)
+	$(call say,new embedded data: people rendered again and embedded by the default profile's recogniser)
+	python docs/pack.py
+	dvc add data
+	dvc push data.dvc
+
+clean:
+	rm -rf .venv _docs _proc .code .pytest_cache results/scratch results/smoke external *.egg-info

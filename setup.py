@@ -30,6 +30,6 @@ setup(
     install_requires=settings['requirements'].split(),
     extras_require={'dev': settings['dev_requirements'].split()},
     entry_points={'console_scripts': settings.get('console_scripts', '').split(),
-                  'papermill.engine': ['tidy=faceprivacy.core:Tidy'],
+                  'papermill.engine': ['tidy=faceprivacy.pipeline:Tidy'],
                   'nbdev': [f"{settings['lib_name']}={settings['lib_name']}._modidx:d"]},
 )

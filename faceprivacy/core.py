@@ -5,16 +5,14 @@
 # %% auto #0
 __all__ = ['COLORS', 'root', 'path', 'seed_everything', 'device', 'atomic', 'read_yaml', 'read_json', 'write_json',
            'save_tensors', 'load_tensors', 'check_images', 'check_unit', 'color', 'use_style', 'save_figure',
-           'show_images', 'scrub', 'progress', 'Tidy', 'tidy', 'write_code']
+           'show_images', 'scrub', 'progress']
 
-# %% ../nbs/00_core.ipynb #605e6dc6
+# %% ../nbs/00_core.ipynb #0ff1ef04
 import base64, contextlib, html, io, json, math, os, random, tempfile
 from configparser import ConfigParser
 from pathlib import Path
 import matplotlib as mpl, matplotlib.pyplot as plt, numpy as np, seaborn as sns, torch, yaml
 from matplotlib.figure import Figure
-from papermill.engines import NBClientEngine
-from papermill.inspection import inspect_notebook
 from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 
@@ -64,7 +62,7 @@ def atomic(dest):
         temporary.replace(dest)
     finally: temporary.unlink(missing_ok=True)
 
-# %% ../nbs/00_core.ipynb #e8fe957e
+# %% ../nbs/00_core.ipynb #80f6980e
 def _plain(x, digits):
     "`x` as plain JSON values, floats rounded"
     if isinstance(x, dict): return {str(k): _plain(v, digits) for k, v in x.items()}
@@ -83,7 +81,7 @@ def read_yaml(file) -> dict:
 def read_json(file): return json.loads(Path(file).read_text(encoding='utf-8'))
 
 def write_json(file, value, digits: int = 4):
-    "Write numbers, arrays, tensors, dicts, lists as sorted JSON, floats rounded to `digits` decimals"
+    "Write numbers, arrays, tensors, dicts, lists as sorted JSON, floats to `digits` decimals"
     text = json.dumps(_plain(value, digits), indent=1, sort_keys=True, ensure_ascii=False)
     with atomic(file) as temporary: temporary.write_text(text + '\n', encoding='utf-8')
 
@@ -100,9 +98,9 @@ def load_tensors(file) -> dict:
     try: return load_file(file)
     except Exception as e: raise ValueError(f'{file} is not a whole safetensors file: {e}') from e
 
-# %% ../nbs/00_core.ipynb #eb03d3cf
+# %% ../nbs/00_core.ipynb #665bf207
 def _check_floats(x, name):
-    if not torch.is_tensor(x): raise TypeError(f'{name}: a tensor is wanted, not {type(x).__name__}')
+    if not torch.is_tensor(x): raise TypeError(f'{name}: want a tensor, got {type(x).__name__}')
     if not x.is_floating_point(): raise TypeError(f'{name}: floats are wanted, not {x.dtype}')
     if not x.numel(): raise ValueError(f'{name}: is empty, shape {tuple(x.shape)}')
     if not x.isfinite().all(): raise ValueError(f'{name}: holds NaN or infinity')
@@ -124,16 +122,16 @@ def check_unit(z, name: str = 'z', tolerance: float = 1e-3):
     length = z.norm(dim=1)
     worst = (length - 1).abs().argmax().item()
     if abs(length[worst] - 1) > tolerance:
-        raise ValueError(f'{name}: row {worst} has length {length[worst]:.4g}, not 1: normalise first')
+        raise ValueError(f'{name}: row {worst} has length {length[worst]:.4g}, not 1: normalise')
     return z
 
-# %% ../nbs/00_core.ipynb #0ec95a41
+# %% ../nbs/00_core.ipynb #4eeee0c5
 _palette = sns.color_palette('colorblind').as_hex()
 COLORS = dict(plain=_palette[7], slerp=_palette[0], slerp_hardened=_palette[2], paper='#222222',
               mated=_palette[0], **{'non-mated': _palette[3]})
 
 def color(name: str) -> str:
-    "The colour of a method, the same in every figure; any other name gets a fixed one of the palette"
+    "The colour of a method, the same in every figure; another name gets a fixed one"
     return COLORS.get(name) or _palette[sum(name.encode()) % len(_palette)]
 
 def use_style():
@@ -151,9 +149,9 @@ def save_figure(fig: Figure, file):
     with atomic(file) as temporary: _png(fig, temporary)
     return fig
 
-# %% ../nbs/00_core.ipynb #c55ba926
+# %% ../nbs/00_core.ipynb #9f111ff5
 def _pixels(image):
-    "(h, w, 3) uint8 of a tensor (3, h, w) in [0, 1] or [-1, 1], told by its minimum, or of an array"
+    "(h, w, 3) uint8 of a tensor (3, h, w) in [0, 1] or, with negatives, [-1, 1], or of an array"
     if torch.is_tensor(image):
         image = image.detach().float().cpu()
         if image.ndim == 3 and image.shape[0] in (1, 3): image = image.permute(1, 2, 0)
@@ -192,15 +190,15 @@ _MOVE = ("const f=this.closest('figure'),n=this.value;"
          "f.querySelectorAll('img').forEach((m,i)=>m.hidden=i!=n);"
          "f.querySelector('output').value=this.dataset.labels.split('|')[n]")
 
-# %% ../nbs/00_core.ipynb #598bf2c7
+# %% ../nbs/00_core.ipynb #b5e80259
 def scrub(frames, labels=None, title: str = '', start: int = 0, width: int | None = None):
-    "A slider over pre-drawn `frames` (figures or images) as HTML without a kernel; `labels` name them"
+    "A slider over pre-drawn `frames` (figures or images) as HTML without a kernel, a label each"
     from IPython.display import HTML
     frames = list(frames)
     labels = [str(s) for s in (range(len(frames)) if labels is None else labels)]
     if not frames or len(labels) != len(frames):
         raise ValueError(f'{len(frames)} frames and {len(labels)} labels: one a frame is wanted')
-    if any('|' in s for s in labels): raise ValueError("labels: '|' parts them and cannot be in one")
+    if any('|' in s for s in labels): raise ValueError("labels: '|' cannot be in one")
     style = f'width:{width}px;image-rendering:pixelated' if width else 'max-width:100%'
     images = ''.join(_image_tag(f, f'{title} {s}'.strip(), style, hidden=i != start)
                      for i, (f, s) in enumerate(zip(frames, labels)))
@@ -215,33 +213,3 @@ def progress(iterable=None, desc: str = '', total: int | None = None):
     "`tqdm.auto`; silent where TQDM_DISABLE or IN_TEST is set, as under papermill and in tests"
     silent = bool(os.environ.get('TQDM_DISABLE') or os.environ.get('IN_TEST'))
     return tqdm(iterable, desc=desc, total=total, leave=False, disable=silent)
-
-# %% ../nbs/00_core.ipynb #acbf50e9
-class Tidy(NBClientEngine):
-    "papermill engine `tidy`: unknown parameters are refused, the executed notebook's bytes repeat"
-    @classmethod
-    def execute_notebook(cls, nb, kernel_name, output_path=None, input_path=None, **kwargs):
-        known = inspect_notebook(str(input_path))
-        unknown = set(nb.metadata.get('papermill', {}).get('parameters', {})) - set(known)
-        if unknown: raise ValueError(f"{input_path} has no parameter {', '.join(sorted(unknown))}; "
-                                     f"it knows {', '.join(known)}")
-        if output_path: Path(output_path).parent.mkdir(parents=True, exist_ok=True)
-        os.environ.update(TQDM_DISABLE='1', PYTHONHASHSEED='0', PYTHONWARNINGS='default')
-        return tidy(super().execute_notebook(nb, kernel_name, output_path=output_path,
-                                             input_path=input_path, **kwargs))
-
-def tidy(nb):
-    "Drop from an executed notebook what changes from run to run: times, random ids, addresses"
-    from nbdev.clean import clean_nb
-    clean_nb(nb, allowed_cell_metadata_keys=['tags'], clean_ids=True)
-    for cell in nb.cells:
-        if 'injected-parameters' in cell.metadata.get('tags', []): cell['id'] = 'parameters'
-    return nb
-
-# %% ../nbs/00_core.ipynb #41f54004
-def write_code(folder):
-    "Write the code cells of each notebook in `nbs/` to `folder`/NAME.py, for the pipeline to depend on"
-    for file in sorted(path('nbs').glob('[0-9]*.ipynb')):
-        cells = [''.join(c['source']) for c in read_json(file)['cells'] if c['cell_type'] == 'code']
-        with atomic(path(folder, f'{file.stem}.py')) as temporary:
-            temporary.write_text('\n\n'.join(cells) + '\n', encoding='utf-8')

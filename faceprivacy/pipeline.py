@@ -5,10 +5,9 @@
 # %% auto #0
 __all__ = ['tidy', 'check_parameters', 'Tidy', 'note_time', 'code_of', 'write_code']
 
-# %% ../nbs/05_pipeline.ipynb #700ffb7e
+# %% ../nbs/05_pipeline.ipynb #0078e0f4
 import os, time
 from pathlib import Path
-from papermill.engines import NBClientEngine
 from .core import atomic, path, read_json, write_json
 
 # %% ../nbs/05_pipeline.ipynb #8888dc96
@@ -29,19 +28,31 @@ def check_parameters(notebook, given):
         raise ValueError(f"{notebook} has no parameter {', '.join(unknown)}; "
                          f"it has {', '.join(known)}")
 
-# %% ../nbs/05_pipeline.ipynb #237ef99e
-class Tidy(NBClientEngine):
+# %% ../nbs/05_pipeline.ipynb #0d841e6a
+class Tidy:
     "papermill engine `tidy`: unknown parameters are refused, the executed notebook's bytes repeat"
+    # papermill imports its engines while it is imported itself, so each method imports papermill
     @classmethod
     def execute_notebook(cls, nb, kernel_name, output_path=None, input_path=None, **kwargs):
+        from papermill.engines import NBClientEngine
         check_parameters(input_path, nb.metadata.get('papermill', {}).get('parameters', {}))
         if output_path: Path(output_path).parent.mkdir(parents=True, exist_ok=True)
         os.environ.update(TQDM_DISABLE='1', PYTHONHASHSEED='0')
         begin = time.monotonic()
-        nb = super().execute_notebook(nb, kernel_name, output_path=output_path,
-                                      input_path=input_path, **kwargs)
+        nb = NBClientEngine.execute_notebook(nb, kernel_name, output_path=output_path,
+                                             input_path=input_path, **kwargs)
         if output_path: note_time(output_path, time.monotonic() - begin)
         return tidy(nb)
+
+    @classmethod
+    def nb_kernel_name(cls, nb, name=None):
+        from papermill.utils import nb_kernel_name
+        return nb_kernel_name(nb, name)
+
+    @classmethod
+    def nb_language(cls, nb, language=None):
+        from papermill.utils import nb_language
+        return nb_language(nb, language)
 
 # %% ../nbs/05_pipeline.ipynb #8f18ded2
 def note_time(output, seconds):

@@ -16,12 +16,13 @@ from matplotlib.figure import Figure
 from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 
-# %% ../nbs/00_core.ipynb #6630eacd
+# %% ../nbs/00_core.ipynb #8197f1ad
 def _is_root(folder):
     config = ConfigParser(delimiters=['='], interpolation=None)
     config.read(folder/'settings.ini', encoding='utf-8')
     return config['DEFAULT'].get('lib_name') == 'faceprivacy'
 
+# %% ../nbs/00_core.ipynb #72fbb0cd
 def root() -> Path:
     "The repository's root, looked for from the working folder upward, then above the package"
     here = Path.cwd().resolve()
@@ -30,11 +31,12 @@ def root() -> Path:
         if _is_root(folder): return folder
     raise FileNotFoundError(f'no settings.ini of faceprivacy above {here}: run inside a checkout')
 
+# %% ../nbs/00_core.ipynb #7d56abf7
 def path(*parts) -> Path:
     "`parts` joined, relative to the repository's root; an absolute path stays as it is"
     return root().joinpath(*map(os.path.expanduser, parts))
 
-# %% ../nbs/00_core.ipynb #347807d9
+# %% ../nbs/00_core.ipynb #7cf17e8b
 def seed_everything(seed: int) -> torch.Generator:
     "Seed python, numpy and torch, choose deterministic algorithms; returns a fresh CPU generator"
     os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # CUDA's condition for it
@@ -42,6 +44,7 @@ def seed_everything(seed: int) -> torch.Generator:
     torch.use_deterministic_algorithms(True)
     return torch.Generator().manual_seed(seed)
 
+# %% ../nbs/00_core.ipynb #35a63bda
 def device() -> torch.device:
     "CUDA where there is one, else the CPU"
     return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
@@ -62,7 +65,7 @@ def atomic(dest):
         temporary.replace(dest)
     finally: temporary.unlink(missing_ok=True)
 
-# %% ../nbs/00_core.ipynb #80f6980e
+# %% ../nbs/00_core.ipynb #60892757
 def _plain(x, digits):
     "`x` as plain JSON values, floats rounded"
     if isinstance(x, dict): return {str(k): _plain(v, digits) for k, v in x.items()}
@@ -71,6 +74,7 @@ def _plain(x, digits):
     if isinstance(x, float): return round(x, digits) + 0. if math.isfinite(x) else None
     return x
 
+# %% ../nbs/00_core.ipynb #3bb9dc38
 def read_yaml(file) -> dict:
     "The YAML file's mapping; no tags, so nothing is constructed"
     found = yaml.safe_load(Path(file).read_text(encoding='utf-8')) or {}
@@ -78,19 +82,22 @@ def read_yaml(file) -> dict:
         raise ValueError(f'{file}: a mapping is wanted, not {type(found).__name__}')
     return found
 
+# %% ../nbs/00_core.ipynb #aae93b1c
 def read_json(file): return json.loads(Path(file).read_text(encoding='utf-8'))
 
+# %% ../nbs/00_core.ipynb #886eea60
 def write_json(file, value, digits: int = 4):
     "Write numbers, arrays, tensors, dicts, lists as sorted JSON, floats to `digits` decimals"
     text = json.dumps(_plain(value, digits), indent=1, sort_keys=True, ensure_ascii=False)
     with atomic(file) as temporary: temporary.write_text(text + '\n', encoding='utf-8')
 
-# %% ../nbs/00_core.ipynb #f654f996
+# %% ../nbs/00_core.ipynb #c759b951
 def save_tensors(file, **tensors):
     "Write named tensors or arrays to a safetensors file"
     tensors = {k: torch.as_tensor(v).detach().cpu().contiguous() for k, v in tensors.items()}
     with atomic(file) as temporary: save_file(tensors, temporary)
 
+# %% ../nbs/00_core.ipynb #718bb847
 def load_tensors(file) -> dict:
     "The tensors of a safetensors file, by name"
     if not Path(file).is_file():
@@ -98,13 +105,14 @@ def load_tensors(file) -> dict:
     try: return load_file(file)
     except Exception as e: raise ValueError(f'{file} is not a whole safetensors file: {e}') from e
 
-# %% ../nbs/00_core.ipynb #665bf207
+# %% ../nbs/00_core.ipynb #36e633c2
 def _check_floats(x, name):
     if not torch.is_tensor(x): raise TypeError(f'{name}: want a tensor, got {type(x).__name__}')
     if not x.is_floating_point(): raise TypeError(f'{name}: floats are wanted, not {x.dtype}')
     if not x.numel(): raise ValueError(f'{name}: is empty, shape {tuple(x.shape)}')
     if not x.isfinite().all(): raise ValueError(f'{name}: holds NaN or infinity')
 
+# %% ../nbs/00_core.ipynb #eb285391
 def check_images(x, name: str = 'x'):
     "Raise unless `x` is a finite float tensor (b, 3, h, w) with values in [-1, 1]; returns it"
     _check_floats(x, name)
@@ -115,6 +123,7 @@ def check_images(x, name: str = 'x'):
         raise ValueError(f'{name}: values in [-1, 1] are wanted, not [{low:.3g}, {high:.3g}]')
     return x
 
+# %% ../nbs/00_core.ipynb #3cde9f62
 def check_unit(z, name: str = 'z', tolerance: float = 1e-3):
     "Raise unless `z` is a finite float tensor (b, d) of unit rows; returns it"
     _check_floats(z, name)
@@ -125,15 +134,17 @@ def check_unit(z, name: str = 'z', tolerance: float = 1e-3):
         raise ValueError(f'{name}: row {worst} has length {length[worst]:.4g}, not 1: normalise')
     return z
 
-# %% ../nbs/00_core.ipynb #4eeee0c5
+# %% ../nbs/00_core.ipynb #d780e8ce
 _palette = sns.color_palette('colorblind').as_hex()
 COLORS = dict(plain=_palette[7], slerp=_palette[0], slerp_hardened=_palette[2], paper='#222222',
               mated=_palette[0], **{'non-mated': _palette[3]})
 
+# %% ../nbs/00_core.ipynb #02e8400d
 def color(name: str) -> str:
     "The colour of a method, the same in every figure; another name gets a fixed one"
     return COLORS.get(name) or _palette[sum(name.encode()) % len(_palette)]
 
+# %% ../nbs/00_core.ipynb #bdebebc5
 def use_style():
     "seaborn's ticks with our sizes; call once after the imports"
     sns.set_theme(context='notebook', style='ticks', palette='colorblind', font_scale=.9, rc={
@@ -141,15 +152,16 @@ def use_style():
         'axes.spines.top': False, 'axes.spines.right': False, 'axes.titlesize': 'medium',
         'legend.frameon': False, 'image.interpolation': 'nearest', 'font.family': 'DejaVu Sans'})
 
-# %% ../nbs/00_core.ipynb #f81c7dee
+# %% ../nbs/00_core.ipynb #0639a5c5
 def _png(fig, file, **kw): fig.savefig(file, format='png', metadata={'Software': None}, **kw)
 
+# %% ../nbs/00_core.ipynb #1da3d178
 def save_figure(fig: Figure, file):
     "Write a figure as PNG whose bytes depend on nothing but the figure; returns the figure"
     with atomic(file) as temporary: _png(fig, temporary)
     return fig
 
-# %% ../nbs/00_core.ipynb #9f111ff5
+# %% ../nbs/00_core.ipynb #e0106bc2
 def _pixels(image):
     "(h, w, 3) uint8 of a tensor (3, h, w) in [0, 1] or, with negatives, [-1, 1], or of an array"
     if torch.is_tensor(image):
@@ -160,6 +172,7 @@ def _pixels(image):
     if image.min() < 0: image = (image + 1)/2
     return (np.atleast_3d(image).clip(0, 1)*255).round().astype(np.uint8)
 
+# %% ../nbs/00_core.ipynb #a8284b9f
 def show_images(images, titles=None, ncols: int = 8, size: float = 1.2) -> Figure:
     "A grid of images, (b, 3, h, w) in [0, 1] or [-1, 1], or a list of them; `size` inches each"
     images = [_pixels(x) for x in images]
@@ -173,7 +186,7 @@ def show_images(images, titles=None, ncols: int = 8, size: float = 1.2) -> Figur
     for ax, title in zip(axes.flat, titles or []): ax.set_title(title, fontsize='small')
     return fig
 
-# %% ../nbs/00_core.ipynb #f3387e90
+# %% ../nbs/00_core.ipynb #38152817
 def _frame_png(frame):
     "PNG bytes of a figure (which is closed) or of an image"
     buffer = io.BytesIO()
@@ -181,11 +194,13 @@ def _frame_png(frame):
     else: plt.imsave(buffer, _pixels(frame), format='png', metadata={'Software': None})
     return buffer.getvalue()
 
+# %% ../nbs/00_core.ipynb #c8b08210
 def _image_tag(frame, alt, style, hidden):
     data = base64.b64encode(_frame_png(frame)).decode()
     return (f'<img src="data:image/png;base64,{data}" style="{style}" alt="{html.escape(alt)}"'
             f'{" hidden" if hidden else ""}>')
 
+# %% ../nbs/00_core.ipynb #a2a8510b
 _MOVE = ("const f=this.closest('figure'),n=this.value;"
          "f.querySelectorAll('img').forEach((m,i)=>m.hidden=i!=n);"
          "f.querySelector('output').value=this.dataset.labels.split('|')[n]")

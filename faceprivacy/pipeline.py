@@ -63,12 +63,13 @@ def note_time(output, seconds):
     times = read_json(file) if file.exists() else {}
     write_json(file, {**times, output.stem: seconds, 'cores': os.cpu_count()}, digits=0)
 
-# %% ../nbs/05_pipeline.ipynb #98f1f13e
+# %% ../nbs/05_pipeline.ipynb #ce553acd
 def code_of(notebook) -> str:
     "The code cells of a notebook file, one after another"
     cells = [''.join(c['source']) for c in read_json(notebook)['cells'] if c['cell_type'] == 'code']
     return '\n\n'.join(cells) + '\n'
 
+# %% ../nbs/05_pipeline.ipynb #0fd13466
 def write_code(folder):
     "Write the code of each numbered notebook in `nbs/` to `folder`/NAME.py"
     for file in sorted(path('nbs').glob('[0-9]*.ipynb')):

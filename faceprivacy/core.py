@@ -82,8 +82,10 @@ def read_yaml(file) -> dict:
         raise ValueError(f'{file}: a mapping is wanted, not {type(found).__name__}')
     return found
 
-# %% ../nbs/00_core.ipynb #aae93b1c
-def read_json(file): return json.loads(Path(file).read_text(encoding='utf-8'))
+# %% ../nbs/00_core.ipynb #de16b36c
+def read_json(file):
+    "The value in a JSON file"
+    return json.loads(Path(file).read_text(encoding='utf-8'))
 
 # %% ../nbs/00_core.ipynb #886eea60
 def write_json(file, value, digits: int = 4):

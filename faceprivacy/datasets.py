@@ -6,20 +6,18 @@
 __all__ = ['SOURCES', 'Faces', 'draw_people', 'open_folder', 'open_lfw', 'open_rec', 'write_faces', 'open_bin', 'save_faces',
            'open_faces', 'set_aside', 'pack_people']
 
-# %% ../nbs/02_datasets.ipynb #8886cd2a
+# %% ../nbs/02_datasets.ipynb #cd9f3c65
 import copy, hashlib
 from pathlib import Path, PurePosixPath
 import numpy as np, torch
 from fastcore.basics import patch
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
+from scipy.sparse import coo_array, csgraph
 from torch.utils.data import Dataset
 from . import people as drawn
 from .alignment import fit
 from .core import load_tensors, path, progress, read_json, save_tensors, write_json
-from .formats import (
-    Blobs, Files, Records, Store, Zip, decode, encode, first_labels, is_image, pack, read_bin,
-    to_float, to_uint8, write_bin, write_records)
+from .formats import (Blobs, Files, Records, Store, Zip, decode, encode, first_labels,
+    is_image, pack, read_bin, to_float, to_uint8, write_bin, write_records)
 from .pairs import Pairs, draw_pairs
 
 # %% ../nbs/02_datasets.ipynb #482e599b
@@ -234,7 +232,7 @@ def write_faces(file, parts, images: int, people: int):
         edges = [*starts.values(), key]
         for k in range(people): write(key + k, pack(b'', edges[k:k + 2], key + k))
 
-# %% ../nbs/02_datasets.ipynb #33591dd1
+# %% ../nbs/02_datasets.ipynb #35777102
 def _linked(images, mated):
     "People as connected parts of the graph of equal images and mated pairs"
     first, each = {}, np.arange(len(images))
@@ -242,7 +240,7 @@ def _linked(images, mated):
     left = 2*np.flatnonzero(mated)
     a, b = np.append(each, left), np.append(same, left + 1)
     graph = coo_array((np.ones(len(a)), (a, b)), shape=[len(each)]*2)
-    return connected_components(graph, directed=False)[1]
+    return csgraph.connected_components(graph, directed=False)[1]
 
 # %% ../nbs/02_datasets.ipynb #552351e6
 def open_bin(file, folds: int = 10, **kw) -> Faces:

@@ -15,37 +15,36 @@ from fastcore.basics import patch
 from PIL import Image
 from .core import atomic
 
-# %% ../nbs/06_formats.ipynb #20b6cbe2
-_KINDS = 'JPEG', 'PNG', 'BMP', 'WEBP'
-
+# %% ../nbs/06_formats.ipynb #bc92679b
 def decode(data: bytes, name: str = 'image', channels: str = 'RGB') -> np.ndarray:
     "(h, w, 3) uint8 RGB of an encoded image; `channels`: the order its colours were stored in"
     if channels not in ('RGB', 'BGR'): raise ValueError(f'channels: RGB or BGR, not {channels!r}')
     try:
-        with Image.open(io.BytesIO(data), formats=_KINDS) as image:
+        with Image.open(io.BytesIO(data), formats=('JPEG', 'PNG', 'BMP', 'WEBP')) as image:
             if image.width*image.height > 2**26: raise ValueError(f'{image.size}: too large')
             pixels = np.array(image.convert('RGB'))
     except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as e:
         raise ValueError(f'{name}: not a whole image ({e})') from e
     return pixels[..., ::-1] if channels == 'BGR' else pixels
 
-# %% ../nbs/06_formats.ipynb #a5ec7981
+# %% ../nbs/06_formats.ipynb #d3f7e649
 def encode(pixels: np.ndarray, quality: int = 95) -> bytes:
-    "JPEG of (h, w, 3) uint8 RGB"
+    "JPEG of (h, w, 3) uint8 RGB; some 5 kB for a face"
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, 'JPEG', quality=quality)
     return buffer.getvalue()
 
-# %% ../nbs/06_formats.ipynb #f24e633a
+# %% ../nbs/06_formats.ipynb #ee018865
 def to_float(pixels: np.ndarray) -> torch.Tensor:
     "(..., h, w, 3) uint8 -> (..., 3, h, w) float32 in [-1, 1]"
-    return torch.from_numpy(np.ascontiguousarray(pixels)).movedim(-1, -3).float().div_(127.5).sub_(1)
+    x = torch.from_numpy(np.ascontiguousarray(pixels)).movedim(-1, -3)
+    return x.float().div_(127.5).sub_(1)
 
 def to_uint8(x: torch.Tensor) -> np.ndarray:
     "(..., 3, h, w) float in [-1, 1] -> (..., h, w, 3) uint8: the inverse of `to_float`"
     return ((x.detach().cpu() + 1)*127.5).round().clamp(0, 255).byte().movedim(-3, -1).numpy()
 
-# %% ../nbs/06_formats.ipynb #f04d1a32
+# %% ../nbs/06_formats.ipynb #b8e0807b
 class Store:
     "Encoded images by number"
     def __init__(self, names): self.names, self._handle = names, (None, None)
@@ -53,7 +52,6 @@ class Store:
     def name(self, i): return self.names[i]
     def mark(self): return hashlib.sha256('\n'.join(map(str, self.listing())).encode()).hexdigest()
     def __getstate__(self): return self.__dict__ | dict(_handle=(None, None))
-
     def handle(self):
         "What `open` gave in this process"
         if self._handle[0] != os.getpid(): self._handle = os.getpid(), self.open()
@@ -84,7 +82,7 @@ def _check_entry(file, entry):
     if entry.file_size > 2**26:
         raise ValueError(f'{file.name}: entry {entry.filename!r} holds {entry.file_size} bytes')
 
-# %% ../nbs/06_formats.ipynb #4af484b7
+# %% ../nbs/06_formats.ipynb #722657c0
 class Zip(Store):
     "Images of a zip archive, read in place"
     def __init__(self, file):
@@ -92,7 +90,6 @@ class Zip(Store):
         self.file = Path(file)
         for entry in self.handle().infolist(): _check_entry(self.file, entry)
         self.names = sorted(filter(is_image, self.handle().namelist()))
-
     def open(self):
         try: return zipfile.ZipFile(self.file)
         except (zipfile.BadZipFile, ValueError) as e:
@@ -168,7 +165,7 @@ def _read_index(file, size):
                          f'has {size} bytes: it was cut, or this is the .idx of another')
     return keys, offsets
 
-# %% ../nbs/06_formats.ipynb #356c47ea
+# %% ../nbs/06_formats.ipynb #e91db710
 class Records(Store):
     "Images of a .rec, in the order of the keys of the .idx beside it; `paths` names some by key"
     def __init__(self, file):
@@ -178,12 +175,11 @@ class Records(Store):
         self.keys, self.offsets = _read_index(index, self.file.stat().st_size)
         self.payload(int(self.offsets.argmax()))  # raises if the last record is cut
 
+    def __len__(self): return len(self.keys)
     def open(self):
         with open(self.file, 'rb') as f: return mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
 
-# %% ../nbs/06_formats.ipynb #6b00751f
-@patch
-def __len__(self:Records): return len(self.keys)
+# %% ../nbs/06_formats.ipynb #74829f8b
 @patch
 def name(self:Records, i): return self.paths.get(self.keys[i], f'{self.file.name}[{self.keys[i]}]')
 @patch

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['UNITS', 'HEADS', 'Every', 'Unit', 'IR', 'backbone', 'cost', 'Softmax', 'CosFace', 'ArcFace', 'AdaFace', 'margin_head',
-           'augment', 'rate', 'sgd', 'train_epoch', 'train', 'raw_embeddings', 'embed', 'save_weights', 'load_weights',
-           'Onnx', 'save_onnx', 'fit', 'open_recogniser', 'main']
+           'augment', 'rate', 'optimise', 'train_epoch', 'train', 'raw_embeddings', 'embed', 'save_weights',
+           'load_weights', 'Onnx', 'save_onnx', 'fit', 'open_recogniser', 'main']
 
 # %% ../nbs/03_recognition.ipynb #4c56e90e
 import hashlib, math, pickle, shutil, warnings
@@ -156,16 +156,18 @@ def rate(t, warm=.1):
     "Learning rate at t in [0, 1] of the training, as a part of its peak"
     return t/warm if t < warm else (1 + math.cos(math.pi*min((t - warm)/(1 - warm), 1)))/2
 
-# %% ../nbs/03_recognition.ipynb #75dfcc6c
-def sgd(modules, lr, decay=5e-4):
-    "SGD with Nesterov momentum; weight decay for kernels and matrices alone"
+# %% ../nbs/03_recognition.ipynb #f977634c
+def optimise(name: str, modules, lr: float):
+    "`adamw`, or `sgd` with Nesterov momentum; weight decay for kernels and matrices alone"
     weights = [p for m in modules for p in m.parameters()]
-    groups = [dict(params=[p for p in weights if p.ndim > 1], weight_decay=decay),
-              dict(params=[p for p in weights if p.ndim < 2], weight_decay=0.)]
-    return torch.optim.SGD(groups, lr, momentum=.9, nesterov=True)
+    def groups(decay): return [dict(params=[p for p in weights if p.ndim > 1], weight_decay=decay),
+                               dict(params=[p for p in weights if p.ndim < 2], weight_decay=0.)]
+    if name == 'adamw': return torch.optim.AdamW(groups(.05), lr)
+    if name == 'sgd': return torch.optim.SGD(groups(5e-4), lr, momentum=.9, nesterov=True)
+    raise ValueError(f"optimizer {name!r} is unknown: choose adamw or sgd")
 
-# %% ../nbs/03_recognition.ipynb #596daacb
-def train_epoch(accelerator, model, head, loader, optimizer, schedule, generator) -> dict:
+# %% ../nbs/03_recognition.ipynb #2df23ef1
+def train_epoch(accelerator, model, head, loader, descent, schedule, generator) -> dict:
     "One pass over the data: mean loss, and how often the true person wins in spite of the margin"
     total = torch.zeros(3, device=accelerator.device)
     for images, person in loader:
@@ -173,7 +175,7 @@ def train_epoch(accelerator, model, head, loader, optimizer, schedule, generator
         logits = head(model(x.contiguous(memory_format=torch.channels_last)), person)
         loss = F.cross_entropy(logits, person)
         accelerator.backward(loss)
-        optimizer.step(), schedule.step(), optimizer.zero_grad()
+        descent.step(), schedule.step(), descent.zero_grad()
         hits = (logits.argmax(1) == person).sum()
         total += torch.stack([loss.detach()*len(x), hits, torch.full_like(hits, len(x))])
     loss, hits, n = accelerator.reduce(total).tolist()
@@ -238,21 +240,21 @@ def _check_data(data, batch, people):
     if person.min() < 0 or person.max() >= people: raise ValueError(
         f'people {person.min()} to {person.max()} are wanted within 0 to {people - 1}, as many as the head has')
 
-# %% ../nbs/03_recognition.ipynb #56406240
-def train(model, head, data: Dataset, epochs: int, batch: int = 128, lr: float = .1, decay: float = 5e-4,
-          seed: int = 0, checkpoint: Path | None = None, workers: int = 0) -> list:
+# %% ../nbs/03_recognition.ipynb #4f8e329a
+def train(model, head, data: Dataset, epochs: int, batch: int = 64, lr: float = .003,
+          optimizer: str = 'adamw', seed: int = 0, checkpoint: Path | None = None, workers: int = 0) -> list:
     """Train in place on `data`, of (uint8 image (3, h, w), person) each; the history, a dict an epoch.
     `checkpoint`: folder for its state after every epoch, from which the same call goes on after a kill"""
     _check_data(data, batch, len(head.weight))
     accelerator = Accelerator(
         dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True, data_seed=_seeds(seed)[0]))
-    settings = _settings(model, head, data, epochs=epochs, batch=batch, lr=lr, decay=decay, seed=seed,
-                         processes=accelerator.num_processes)
+    settings = _settings(model, head, data, epochs=epochs, batch=batch, lr=lr, optimizer=optimizer,
+                         seed=seed, processes=accelerator.num_processes)
     loader = DataLoader(data, batch, shuffle=True, drop_last=True, num_workers=workers)
-    steps, optimizer = epochs*len(loader), sgd([model, head], lr, decay)
-    schedule = LambdaLR(optimizer, lambda step: rate((step + 1)/steps))
+    steps, descent = epochs*len(loader), optimise(optimizer, [model, head], lr)
+    schedule = LambdaLR(descent, lambda step: rate((step + 1)/steps))
     model.to(memory_format=torch.channels_last).train(), head.train()
-    parts = accelerator.prepare(model, head, loader, optimizer, schedule)
+    parts = accelerator.prepare(model, head, loader, descent, schedule)
     history = _resume(accelerator, checkpoint, settings) if checkpoint else []
     for epoch in progress(range(len(history), epochs), 'epochs'):
         history.append(_run(accelerator, parts, epoch, seed))
@@ -357,7 +359,7 @@ def save_onnx(file, model: nn.Module, size: int = 112, batch: int | None = None)
                           output_names=['embedding'], dynamic_axes=free)
     model.train(training)
 
-# %% ../nbs/03_recognition.ipynb #04873b38
+# %% ../nbs/03_recognition.ipynb #954a5763
 def _in_memory(faces, most=4e9):
     "The faces as a TensorDataset if they take up to `most` bytes"
     if len(faces)*3*faces.size**2 > most: return faces
@@ -365,7 +367,7 @@ def _in_memory(faces, most=4e9):
 
 def fit(faces, out, network: str = 'small', head: str = 'ArcFace', scale: float = 32., margin: float = .3,
         seed: int = 0, **training) -> tuple:
-    """Train on `datasets.Faces` of uint8 and write `out`/weights.safetensors; the network and the history.
+    """Train on `datasets.Faces` of uint8, write `out`/`network`.safetensors; the network, the history.
     `training` is for `train`. A killed run goes on where it was when called again"""
     if not len(faces): raise ValueError('faces: none to train on')
     seed_everything(seed)
@@ -373,7 +375,7 @@ def fit(faces, out, network: str = 'small', head: str = 'ArcFace', scale: float 
     goal = margin_head(head, model.dim, int(faces.person.max()) + 1, scale=scale, margin=margin)
     history = train(model, goal, _in_memory(faces), seed=seed, checkpoint=checkpoint, **training)
     if PartialState().is_main_process:
-        save_weights(path(out)/'weights.safetensors', model)
+        save_weights(path(out)/f'{network}.safetensors', model)
         shutil.rmtree(checkpoint)
     return model, history
 
@@ -383,7 +385,7 @@ def open_recogniser(network: str, weights=''):
     if str(network).endswith('.onnx'): return Onnx(path(network))
     return load_weights(backbone(network), path(weights)).eval()
 
-# %% ../nbs/03_recognition.ipynb #c9b495d6
+# %% ../nbs/03_recognition.ipynb #1e8fd997
 @call_parse
 def main(faces: str = 'data/people', # folder of faces that 02_datasets wrote
          source_folder: str = '', # where the files lie that they were made from
@@ -391,13 +393,15 @@ def main(faces: str = 'data/people', # folder of faces that 02_datasets wrote
          head: str = 'ArcFace', # ArcFace, CosFace, AdaFace or Softmax
          scale: float = 32., # s
          margin: float = .3, # m
-         epochs: int = 8, # passes over the faces
+         epochs: int = 16, # passes over the faces
          batch: int = 64, # images a step and process
-         lr: float = .1, # peak learning rate
+         optimizer: str = 'adamw', # adamw or sgd
+         lr: float = .003, # peak learning rate
          seed: int = 0, # of weights, order, dropout and augmentation
          workers: int = 0, # processes that decode images, where they do not fit into memory
-         out: str = 'results/scratch/recognition'): # folder for weights.safetensors
+         out: str = 'results/scratch/recognition'): # folder for the weights
     "Train a recogniser; goes on where a killed run was"
     from faceprivacy.datasets import open_faces
     data = open_faces(faces, source_folder, dtype=torch.uint8).train
-    return fit(data, out, network, head, scale, margin, seed, epochs=epochs, batch=batch, lr=lr, workers=workers)[1]
+    fit(data, out, network, head, scale, margin, seed, epochs=epochs, batch=batch, lr=lr,
+        optimizer=optimizer, workers=workers)

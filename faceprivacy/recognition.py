@@ -7,7 +7,7 @@ __all__ = ['UNITS', 'HEADS', 'Every', 'Unit', 'IR', 'backbone', 'cost', 'Softmax
            'augment', 'rate', 'optimise', 'train_epoch', 'train', 'raw_embeddings', 'embed', 'save_weights',
            'load_weights', 'Onnx', 'save_onnx', 'fit', 'open_recogniser', 'main']
 
-# %% ../nbs/03_recognition.ipynb #4c56e90e
+# %% ../nbs/03_recognition.ipynb #de550fa8
 import hashlib, math, pickle, shutil, warnings
 from pathlib import Path
 import numpy as np, onnxruntime, torch, torch.nn as nn, torch.nn.functional as F
@@ -17,16 +17,15 @@ from insightface.model_zoo import get_model
 from insightface.model_zoo.arcface_onnx import ArcFaceONNX
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Dataset, TensorDataset
-from .core import (atomic, check_images, check_unit, load_tensors, path, progress, read_json,
-                              save_tensors, seed_everything, write_json)
+from .core import (atomic, check_images, check_unit, load_tensors, path, progress,
+                              read_json, save_tensors, seed_everything, write_json)
 
-# %% ../nbs/03_recognition.ipynb #ef272e36
+# %% ../nbs/03_recognition.ipynb #8cd79ec5
 class Every(nn.Module):
     "Every `stride`-th row and column: MaxPool2d(1, stride), which has nothing to choose from"
     def __init__(self, stride): super().__init__(); self.stride = stride
     def forward(self, x): return x[..., ::self.stride, ::self.stride]
 
-# %% ../nbs/03_recognition.ipynb #b7b72870
 class Unit(nn.Module):
     "Residual unit: BN, 3x3, BN, PReLU, 3x3 with the stride, BN; plus the shortcut"
     def __init__(self, i, o, stride, act=nn.PReLU):
@@ -38,10 +37,11 @@ class Unit(nn.Module):
             nn.Conv2d(o, o, 3, stride, 1, bias=False), nn.BatchNorm2d(o))
     def forward(self, x): return self.shortcut_layer(x) + self.res_layer(x)
 
-# %% ../nbs/03_recognition.ipynb #8169fa17
+# %% ../nbs/03_recognition.ipynb #26c4e82e
 class IR(nn.Module):
     "Stem, stages of `units`, a linear layer on the 7x7 map: (b, channels, 112, 112) -> (b, dim)"
-    def __init__(self, units, widths=(64, 128, 256, 512), dim=512, channels=3, stem=1, act=nn.PReLU):
+    def __init__(self, units, widths=(64, 128, 256, 512), dim=512, channels=3, stem=1,
+                 act=nn.PReLU):
         super().__init__()
         i, body = widths[0], []
         self.input_layer = nn.Sequential(
@@ -53,7 +53,8 @@ class IR(nn.Module):
             nn.BatchNorm1d(dim, affine=False))
         self.body, self.dim = nn.Sequential(*body), dim
         for m in self.modules():
-            if isinstance(m, (nn.Conv2d, nn.Linear)): nn.init.kaiming_normal_(m.weight, mode='fan_out')
+            if not isinstance(m, (nn.Conv2d, nn.Linear)): continue
+            nn.init.kaiming_normal_(m.weight, mode='fan_out')
 
     def features(self, x): return self.body(self.input_layer(x))
     def forward(self, x): return self.output_layer(self.features(x))
@@ -83,44 +84,48 @@ def cost(model: nn.Module, channels: int = 3, size: int = 112) -> dict:
     for hook in hooks: hook.remove()
     return dict(parameters=sum(p.numel() for p in model.parameters()), macs=sum(macs))
 
-# %% ../nbs/03_recognition.ipynb #c1979cb4
+# %% ../nbs/03_recognition.ipynb #0d02049c
 class Softmax(nn.Module):
     "s cos(theta_j) for one learned direction a person: normalised softmax, no margin"
     def __init__(self, dim, people, scale=64., margin=0.):
         super().__init__()
         self.scale, self.margin = scale, margin
         self.weight = nn.Parameter(.01*torch.randn(people, dim))
-    def extra_repr(self): return f'people={len(self.weight)}, scale={self.scale}, margin={self.margin}'
+    def extra_repr(self):
+        return f'people={len(self.weight)}, scale={self.scale}, margin={self.margin}'
 
     def harder(self, cos, z): return cos
     def forward(self, z, person):
         with torch.autocast(z.device.type, enabled=False):  # half precision: too coarse for s cos
-            cos = F.linear(F.normalize(z.float()), F.normalize(self.weight)).clamp(-1 + 1e-6, 1 - 1e-6)
+            cos = F.linear(F.normalize(z.float()), F.normalize(self.weight))
+            cos = cos.clamp(-1 + 1e-6, 1 - 1e-6)
             true = cos.gather(1, person[:, None])
             return self.scale*cos.scatter(1, person[:, None], self.harder(true, z))
 
-# %% ../nbs/03_recognition.ipynb #e68c52d2
+# %% ../nbs/03_recognition.ipynb #8ff50167
 class CosFace(Softmax):
     "The true person's cosine less m"
-    def __init__(self, dim, people, scale=64., margin=.4): super().__init__(dim, people, scale, margin)
+    def __init__(self, dim, people, scale=64., margin=.4):
+        super().__init__(dim, people, scale, margin)
     def harder(self, cos, z): return cos - self.margin
 
-# %% ../nbs/03_recognition.ipynb #4d8799d0
 class ArcFace(Softmax):
     "The true person's angle plus m"
-    def __init__(self, dim, people, scale=64., margin=.5): super().__init__(dim, people, scale, margin)
+    def __init__(self, dim, people, scale=64., margin=.5):
+        super().__init__(dim, people, scale, margin)
     def harder(self, cos, z):
         m, sin = self.margin, (1 - cos**2).sqrt()
         turned = cos*math.cos(m) - sin*math.sin(m)                           # cos(theta + m)
         return torch.where(cos > -math.cos(m), turned, cos - m*math.sin(m))  # where theta + m > pi
 
-# %% ../nbs/03_recognition.ipynb #393d39b2
+# %% ../nbs/03_recognition.ipynb #9c2e51ca
 class AdaFace(Softmax):
     "A margin in the angle for short embeddings (poor images), in the cosine for long ones"
     def __init__(self, dim, people, scale=64., margin=.4, h=.333, momentum=.01):
         super().__init__(dim, people, scale, margin)
         self.h, self.momentum = h, momentum
-        self.register_buffer('mean', torch.tensor(20.)), self.register_buffer('std', torch.tensor(100.))
+        self.register_buffer('mean', torch.tensor(20.))
+        self.register_buffer('std', torch.tensor(100.))
 
     def watch(self, norm):
         if not self.training or len(norm) < 2: return
@@ -151,12 +156,11 @@ def augment(x, generator, shift=.06, zoom=.08, light=.2):
     x = F.grid_sample(x, grid, padding_mode='border', align_corners=False)
     return (x*(1 + light*draw(1, 1, 1)) + light*draw(1, 1, 1)).clamp(-1, 1)
 
-# %% ../nbs/03_recognition.ipynb #5e02e15b
+# %% ../nbs/03_recognition.ipynb #b0490b23
 def rate(t, warm=.1):
     "Learning rate at t in [0, 1] of the training, as a part of its peak"
     return t/warm if t < warm else (1 + math.cos(math.pi*min((t - warm)/(1 - warm), 1)))/2
 
-# %% ../nbs/03_recognition.ipynb #f977634c
 def optimise(name: str, modules, lr: float):
     "`adamw`, or `sgd` with Nesterov momentum; weight decay for kernels and matrices alone"
     weights = [p for m in modules for p in m.parameters()]
@@ -182,7 +186,7 @@ def train_epoch(accelerator, model, head, loader, descent, schedule, generator) 
     if not math.isfinite(loss): raise FloatingPointError(f'the loss became {loss}: lower lr')
     return dict(loss=round(loss/n, 6), hits=round(hits/n, 6))
 
-# %% ../nbs/03_recognition.ipynb #c4a969b5
+# %% ../nbs/03_recognition.ipynb #8559eb93
 def _seeds(*key): return np.random.SeedSequence(key).generate_state(2).tolist()
 
 def _run(accelerator, parts, epoch, seed):
@@ -192,9 +196,8 @@ def _run(accelerator, parts, epoch, seed):
     parts[2].set_epoch(epoch)  # the loader's order
     return train_epoch(accelerator, *parts, torch.Generator().manual_seed(augmentation))
 
-# %% ../nbs/03_recognition.ipynb #2f2d7754
 def _save(accelerator, folder, history, settings):
-    "Write a checkpoint whole, then drop the one before"
+    "Write a checkpoint beside its place and rename it, then drop the one before"
     new = folder/'new.tmp'
     accelerator.save_state(new)
     if accelerator.is_main_process:
@@ -203,7 +206,7 @@ def _save(accelerator, folder, history, settings):
         for old in sorted(folder.glob('epoch_*'))[:-1]: shutil.rmtree(old)
     accelerator.wait_for_everyone()
 
-# %% ../nbs/03_recognition.ipynb #25097dd1
+# %% ../nbs/03_recognition.ipynb #df43615a
 def _digest(tensors):
     "One name for the values of several tensors"
     found = hashlib.sha256()
@@ -217,7 +220,19 @@ def _settings(model, head, data, **given):
     start = [*model.state_dict().values(), *head.state_dict().values()]
     return dict(given, head=str(head), start=_digest(start), images=len(data), data=_digest(few))
 
-# %% ../nbs/03_recognition.ipynb #7183f92d
+def _check_data(data, batch, people):
+    if len(data) < batch:
+        raise ValueError(f'{len(data)} images do not fill a batch of {batch}: lower it')
+    image, person = data[0]
+    if image.dtype != torch.uint8 or image.ndim != 3:
+        raise TypeError('images: uint8 (3, h, w) are wanted, not '
+                        f'{image.dtype} {tuple(image.shape)}')
+    person = data.tensors[1] if isinstance(data, TensorDataset) else torch.as_tensor(person)
+    if person.min() < 0 or person.max() >= people: raise ValueError(
+        f'people {person.min()} to {person.max()} are wanted within 0 to {people - 1}, '
+        'as many as the head has')
+
+# %% ../nbs/03_recognition.ipynb #106fccd7
 def _resume(accelerator, folder, settings) -> list:
     "History of the newest checkpoint in `folder`, its state loaded; empty where there is none"
     done = sorted(folder.glob('epoch_*'))
@@ -225,29 +240,21 @@ def _resume(accelerator, folder, settings) -> list:
     past = read_json(done[-1]/'progress.json')
     differ = [f'{k} was {past["settings"].get(k)}, is {v}' for k, v in settings.items()
               if past['settings'].get(k) != v]
-    if differ: raise ValueError(f"{folder} holds a training with other settings ({'; '.join(differ)}): "
-                                'restore them, or delete the folder to begin anew')
+    if differ: raise ValueError(
+        f"{folder} holds a training with other settings ({'; '.join(differ)}): "
+        'restore them, or delete the folder to begin anew')
     accelerator.load_state(done[-1])
     return past['history']
 
-# %% ../nbs/03_recognition.ipynb #938c3f40
-def _check_data(data, batch, people):
-    if len(data) < batch: raise ValueError(f'{len(data)} images do not fill a batch of {batch}: lower it')
-    image, person = data[0]
-    if image.dtype != torch.uint8 or image.ndim != 3:
-        raise TypeError(f'images: uint8 (3, h, w) are wanted, not {image.dtype} {tuple(image.shape)}')
-    person = data.tensors[1] if isinstance(data, TensorDataset) else torch.as_tensor(person)
-    if person.min() < 0 or person.max() >= people: raise ValueError(
-        f'people {person.min()} to {person.max()} are wanted within 0 to {people - 1}, as many as the head has')
-
-# %% ../nbs/03_recognition.ipynb #4f8e329a
+# %% ../nbs/03_recognition.ipynb #ebeb3255
 def train(model, head, data: Dataset, epochs: int, batch: int = 64, lr: float = .003,
-          optimizer: str = 'adamw', seed: int = 0, checkpoint: Path | None = None, workers: int = 0) -> list:
-    """Train in place on `data`, of (uint8 image (3, h, w), person) each; the history, a dict an epoch.
-    `checkpoint`: folder for its state after every epoch, from which the same call goes on after a kill"""
+          optimizer: str = 'adamw', seed: int = 0, checkpoint: Path | None = None,
+          workers: int = 0) -> list:
+    """Train in place on `data`, (uint8 image (3, h, w), person) each; the history, a dict an epoch.
+    `checkpoint`: folder for the state after every epoch; after a kill the same call goes on"""
     _check_data(data, batch, len(head.weight))
-    accelerator = Accelerator(
-        dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True, data_seed=_seeds(seed)[0]))
+    accelerator = Accelerator(dataloader_config=DataLoaderConfiguration(
+        use_seedable_sampler=True, data_seed=_seeds(seed)[0]))
     settings = _settings(model, head, data, epochs=epochs, batch=batch, lr=lr, optimizer=optimizer,
                          seed=seed, processes=accelerator.num_processes)
     loader = DataLoader(data, batch, shuffle=True, drop_last=True, num_workers=workers)
@@ -261,7 +268,7 @@ def train(model, head, data: Dataset, epochs: int, batch: int = 64, lr: float = 
         if checkpoint: _save(accelerator, checkpoint, history, settings)
     return history
 
-# %% ../nbs/03_recognition.ipynb #0f217017
+# %% ../nbs/03_recognition.ipynb #b40b8231
 def _batches(images, batch):
     "Parts of a tensor, or of a `datasets.Faces`, as floats in [-1, 1]"
     for i in range(0, len(images), batch):
@@ -269,18 +276,19 @@ def _batches(images, batch):
         x = images.images(rows) if hasattr(images, 'images') else images[rows.start:rows.stop]
         yield x.float()/127.5 - 1 if x.dtype == torch.uint8 else check_images(x)
 
-# %% ../nbs/03_recognition.ipynb #2b17c9d5
 @torch.no_grad()
 def raw_embeddings(model, images, mirror: bool = False, batch: int = 128, order: str = 'rgb'):
     "f(x) (n, d) of aligned faces: (n, 3, h, w) uint8 or in [-1, 1], or a `datasets.Faces`"
-    if order not in ('rgb', 'bgr'): raise ValueError(f"order: 'rgb' or 'bgr' is wanted, not {order!r}")
+    if order not in ('rgb', 'bgr'):
+        raise ValueError(f"order: 'rgb' or 'bgr' is wanted, not {order!r}")
     if not len(images): raise ValueError('images: none to embed')
     ours = isinstance(model, nn.Module)
     if ours: training, place = model.training, next(model.parameters()).device; model.eval()
     found = []
     for x in progress(_batches(images, batch), 'embedding', math.ceil(len(images)/batch)):
         x = x.flip([1]*(order == 'bgr') + [3]*mirror)
-        found.append(model(x.to(place, memory_format=torch.channels_last)).cpu() if ours else model(x))
+        if ours: x = x.to(place, memory_format=torch.channels_last)
+        found.append(model(x).cpu())
     if ours: model.train(training)
     return torch.cat(found).float()
 
@@ -320,16 +328,16 @@ def load_weights(model: nn.Module, file, skip: tuple = ()) -> nn.Module:
     model.load_state_dict(state)
     return model
 
-# %% ../nbs/03_recognition.ipynb #73420bfc
+# %% ../nbs/03_recognition.ipynb #80bd0b69
 def _insightface(file, **kwargs):
     "insightface's ArcFaceONNX of a file; whatever else comes out is a ValueError"
     try: net = get_model(file, **kwargs)
     except Exception as e: raise ValueError(f'{file}: insightface cannot open it: {e}') from e
     if isinstance(net, ArcFaceONNX): return net
-    raise ValueError(f'{file} is no recogniser to insightface, but {type(net).__name__}: wanted is one '
-                     'square image in, of 112 or more pixels, and one embedding out')
+    raise ValueError(f'{file} is no recogniser to insightface, but {type(net).__name__}: wanted is '
+                     'one square image in, of 112 or more pixels, and one embedding out')
 
-# %% ../nbs/03_recognition.ipynb #cadc0c34
+# %% ../nbs/03_recognition.ipynb #f093f25a
 class Onnx:
     "A recogniser in ONNX: RGB (b, 3, size, size) in [-1, 1] -> raw embeddings (b, dim)"
     def __init__(self, file, threads: int | None = None):
@@ -340,13 +348,14 @@ class Onnx:
         self.net = _insightface(str(file), sess_options=options)
         self.size, self.dim = self.net.input_size[0], self.net.output_shape[-1]
         n = self.net.input_shape[0]
-        self.most = n if isinstance(n, int) and n > 0 else None  # images a run, where the file fixes them
+        self.most = n if isinstance(n, int) and n > 0 else None  # images a run, if fixed
 
     def __call__(self, x):
         if x.shape[2:] != (self.size, self.size):
             raise ValueError(f'images: {self.size} x {self.size} are wanted, not {tuple(x.shape)}')
         parts = x.split(self.most or len(x))
-        return torch.cat([torch.from_numpy(self.net.forward(((p + 1)*127.5).numpy())) for p in parts])
+        found = [self.net.forward(((p + 1)*127.5).numpy()) for p in parts]
+        return torch.from_numpy(np.concatenate(found))
 
 # %% ../nbs/03_recognition.ipynb #f2396316
 def save_onnx(file, model: nn.Module, size: int = 112, batch: int | None = None):
@@ -359,15 +368,15 @@ def save_onnx(file, model: nn.Module, size: int = 112, batch: int | None = None)
                           output_names=['embedding'], dynamic_axes=free)
     model.train(training)
 
-# %% ../nbs/03_recognition.ipynb #954a5763
+# %% ../nbs/03_recognition.ipynb #a1e4ae17
 def _in_memory(faces, most=4e9):
     "The faces as a TensorDataset if they take up to `most` bytes"
     if len(faces)*3*faces.size**2 > most: return faces
     return TensorDataset(faces.images(range(len(faces))), faces.person)
 
-def fit(faces, out, network: str = 'small', head: str = 'ArcFace', scale: float = 32., margin: float = .3,
-        seed: int = 0, **training) -> tuple:
-    """Train on `datasets.Faces` of uint8, write `out`/`network`.safetensors; the network, the history.
+def fit(faces, out, network: str = 'small', head: str = 'ArcFace', scale: float = 32.,
+        margin: float = .3, seed: int = 0, **training) -> tuple:
+    """Train on `datasets.Faces` of uint8, write `out`/`network`.safetensors; network and history.
     `training` is for `train`. A killed run goes on where it was when called again"""
     if not len(faces): raise ValueError('faces: none to train on')
     seed_everything(seed)
@@ -379,7 +388,6 @@ def fit(faces, out, network: str = 'small', head: str = 'ArcFace', scale: float 
         shutil.rmtree(checkpoint)
     return model, history
 
-# %% ../nbs/03_recognition.ipynb #3e225480
 def open_recogniser(network: str, weights=''):
     "An .onnx, or a `backbone` with weights from a file, in evaluation mode"
     if str(network).endswith('.onnx'): return Onnx(path(network))

@@ -196,3 +196,7 @@ def test_real_recognisers_open(real_data):
         torch.testing.assert_close(torch.from_numpy(net.net.get_feat(bgr)), rec.raw_embeddings(net, pixels),
                                    atol=1e-4, rtol=1e-4)
     with pytest.raises(ValueError): rec.Onnx(real_data/'models'/'retinaface_mnet025.onnx')
+
+def test_the_learning_rate_climbs_and_falls():
+    assert [rec.rate(t) for t in (0, .05, .1, .55, 1, 1.1)] == pytest.approx([0, .5, 1, .5, 0, 0])
+    with pytest.raises(ValueError, match="optimizer 'adam' is unknown"): rec.optimise('adam', [rec.backbone('small')], 1.)

@@ -1,0 +1,11 @@
+"""Make data/people: a small packed set of synthetic people, and their templates by the default profile's recogniser."""
+from faceprivacy.core import path, save_tensors, seed_everything
+from faceprivacy.datasets import pack_people
+from faceprivacy.recognition import embed, open_recogniser
+
+seed_everything(0)
+place = path('data/people')
+test = pack_people(place).test
+model = open_recogniser('small', path('results/default/03_recognition/weights/small.safetensors'))
+save_tensors(place/'templates.safetensors', z=embed(model, test), z_plain=embed(model, test, flip=False),
+             person=test.person, group=test.group, **vars(test.pairs))

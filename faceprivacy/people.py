@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['SKULL', 'EYES', 'NOSE_MOUTH', 'SKIN', 'HAIR', 'STYLES', 'BEARDS', 'TABLES', 'TRAITS', 'GROUPS', 'SHOT', 'VARIATIONS',
            'STRETCH', 'ARCFACE', 'FIVE', 'Rows', 'Person', 'Shot', 'sample_people', 'sample_shots', 'ramp', 'bump',
-           'to_chart', 'from_chart', 'noise', 'known', 'mouth', 'lids', 'skull', 'nose', 'lips', 'fold', 'eye_place',
-           'features', 'ears', 'hair_line', 'hair', 'sample', 'form', 'cover', 'rotation', 'landmarks', 'brow_curve',
-           'similarity', 'project', 'aim', 'rays', 'trace', 'shade_map', 'rgb', 'mix', 'edge', 'palette', 'skin_colour',
-           'wrinkles', 'eyes', 'brows', 'mouth_colour', 'beard', 'lamp', 'lit', 'gloss', 'head', 'tooth_shine',
-           'ellipsoid', 'body', 'backdrop', 'spectacles', 'Render', 'clear', 'render', 'photograph']
+           'length', 'unit', 'to_chart', 'from_chart', 'noise', 'known', 'mouth', 'lids', 'skull', 'nose', 'lips',
+           'fold', 'eye_place', 'features', 'ears', 'hair_line', 'hair', 'sample', 'form', 'cover', 'rotation',
+           'landmarks', 'brow_curve', 'similarity', 'project', 'aim', 'rays', 'trace', 'shade_map', 'rgb', 'mix',
+           'edge', 'palette', 'skin_colour', 'wrinkles', 'eyes', 'brows', 'mouth_colour', 'beard', 'lamp', 'lit',
+           'gloss', 'head', 'tooth_shine', 'ellipsoid', 'body', 'curtain', 'over', 'backdrop', 'spectacles', 'Render',
+           'clear', 'render', 'photograph']
 
 # %% ../nbs/01_people.ipynb #81911100
 import functools, io, math
@@ -26,14 +27,14 @@ def _table(text, columns=7):
     numbers = [[float(v) for v in row[1:]] + [0.]*(columns + 1 - len(row)) for row in rows]
     return [row[0] for row in rows], torch.tensor(numbers)
 
-# %% ../nbs/01_people.ipynb #26bb9147
+# %% ../nbs/01_people.ipynb #9948392c
 SKULL = '''
 head_width   7.30 .26   0   0  .5   0  -.6 # half, at the temples
 crown        11.5 .40   0   0   0   0  -.3 # above the eyes
 front        9.25 .22   0  .2 -.3   0  -.2 # from the head's centre
 back         9.40 .40   0  .3 -.6   0  -.3
-jaw_width    5.75 .36   0   0  .4   0  -.9 # half, at its angle
-chin_width   4.30 .45   0   0 -.1   0  -.5 # half
+jaw_width    6.20 .40   0   0  .4   0  -.9 # half, at its angle
+chin_width   5.10 .50   0   0 -.1   0  -.5 # half
 chin         11.4 .45   0   0 -.1   0  -.8 # below the eyes
 chin_out     .90  .26  .3 -.3 -.3   0  -.2
 chin_cleft   .00  .10   0   0   0   0  -.4
@@ -44,14 +45,14 @@ forehead     .10  .22   0  .3   0   0   .5
 brow_ridge   .30 .13   .4  .2 -.9  .2  -1.
 temple       .20 .10    0   0   0   0   0
 ear_size     2.90 .24   0 -.3   0   0  -.4
-ear_out      1.00 .32   0   0   0   0  -.2
-neck_width   5.40 .40   0   0   0   0  -1.3'''
+ear_out      .75  .25   0   0   0   0  -.2
+neck_width   5.00 .35   0   0   0   0  -1.3'''
 
-# %% ../nbs/01_people.ipynb #b0ca062b
+# %% ../nbs/01_people.ipynb #b4a32cf6
 EYES = '''
 eye_gap      3.16 .16   0  .3  .3   0  -.3 # half the distance of the centres
 eye_width    1.46 .09   0  .1 -.1  .2   .2 # half
-eye_upper    .58  .08   0  .2 -.6  .3   .5
+eye_upper    .54  .07   0  .2 -.6  .3   .5
 eye_lower    .42  .06   0   0 -.3   0   .2
 eye_tilt     .05  .07 -.4 -.2  .7  .0   .4
 eye_peak     -.10 .16   0   0   0   0   .3
@@ -66,10 +67,10 @@ brow_inner   1.25 .25   0   0   .2 -.6  .2
 brow_length  3.70 .28   0   0 -.2  .2   0
 brow_thick   .40  .10 -.2   0 -.1  .6  -.9'''
 
-# %% ../nbs/01_people.ipynb #d7632191
+# %% ../nbs/01_people.ipynb #da847078
 NOSE_MOUTH = '''
 nose_length  3.65 .28  .1 -.3 -.2  .3  -.3 # from the eyes to the tip
-nose_bridge  .85  .20  .5 -.9 -1.1 .5  -.1
+nose_bridge  .72  .20  .5 -.9 -1.1 .5  -.1
 nose_tip     2.00 .24  .4 -.4 -.7  .4  -.4
 nose_hump    .03  .13  .2 -.3 -.3  .5  -.3
 nose_up      .00  .16  .2   0   0 -.2   .4
@@ -89,15 +90,15 @@ skew_nose    .00  .10   0   0   0   0   0
 skew_mouth   .00  .10   0   0   0   0   0
 skew_brow    .00  .07   0   0   0   0   0'''
 
-# %% ../nbs/01_people.ipynb #ff053497
+# %% ../nbs/01_people.ipynb #3569eecc
 SKIN = '''
 melanin      .40  .09 -2.4 4.0 -.9 1.0  -.2 # 0 fair, 1 dark
 redness      .50  .22  .4 -.5 -.2 -.2   0
 hue          .00  .45  .2   0 -.4 -.2   0 # towards yellow below 0
 mottle       .50  .20   0   0   0   0   0
-freckles    -.40  .50  .8 -.6 -.3 -.5   0
+freckles    -.45  .45  .8 -.6 -.3 -.5   0
 shine        .50  .18   0  .3   0   0   0
-lip_red      .50  .22   0 -.3   0 -.2   .7
+lip_red      .60  .22   0 -.3   0 -.2   .7
 lip_dark     .25  .14 -.3  .6   0  .4   0
 blush        .35  .20  .4 -.6   0 -.3   .5
 iris_dark    .80  .20 -2.4 1.0 .9  .5   0 # 0 light, 1 brown
@@ -105,22 +106,22 @@ iris_green   .40  .28   0   0   0   0   0
 iris_size    .60  .03   0   0  .2   0   0
 lashes       .45  .18   0  .2 -.3  .3   .9
 brow_dense   .75  .16   0   0 -.2  .4   0
-age          38.  14.   0   0   0   0  -.1'''
+age          35.  12.   0   0   0   0  -.1'''
 
-# %% ../nbs/01_people.ipynb #8b0a4500
+# %% ../nbs/01_people.ipynb #3b0319d7
 HAIR = '''
 hair_dark    .80  .14 -2.2 1.2 1.  .7   -.1 # 0 blond, 1 black
 hair_red     .30  .22  .5 -.3 -.3   0   .1
-grey_age     52.  10.   0   0   0   0   0
-hairline     6.70 .45   0   0   0 -.2  -.4 # above the eyes
+grey_age     57.  8.   0   0   0   0   0
+hairline     7.10 .45   0   0   0 -.2  -.4 # above the eyes
 recede       .50  .45   0   0 -.3   0  -1.1
 part         .00  2.0   0   0   0   0   0
 curl         .25  .18   .1 2.4 -.9 .3   .2'''
-# length volume top fringe tied weight_x weight_y
-STYLES = dict(bald=(0, -.1, 0, 0, .35, .0), buzz=(0, .12, .05, 0, .9, .1), short=(0, .45, .5, 0, 1.6, .3),
-              quiff=(0, .45, 1.3, 0, 1, .15), crop=(0, .55, .6, 1, .8, .3), medium=(3.5, .6, .9, 0, .5, .6),
-              bob=(8.5, .8, .8, 0, .0, 1.2), fringe=(10., .8, .8, 1, .0, .9), long=(19., .9, .7, 0, .2, 1.8),
-              tied=(0, .35, .4, 0, .15, 1.1), round=(0, 1.9, 1.5, 0, .25, .5))
+# length volume top fringe weight_x weight_y
+STYLES = dict(bald=(0, -.1, 0, 0, .35, .0), buzz=(0, .15, .1, 0, .9, .1), short=(0, .6, .9, 0, 1.6, .3),
+              quiff=(0, .45, 1.3, 0, 1, .15), crop=(0, .6, .8, 1, .8, .3), medium=(4., .7, 1.1, 0, .5, .6),
+              bob=(8.5, .9, .9, 0, .0, 1.2), fringe=(10., .9, .8, 1, .0, .9), long=(19., .9, .9, 0, .2, 1.8),
+              tied=(0, .4, .5, 0, .15, 1.1), round=(0, 1.9, 1.5, 0, .25, .5))
 # moustache, goatee, cheeks, length
 BEARDS = dict(none=(0, 0, 0, 0, 1.2), shadow=(.45, .45, .45, 0, 1), stubble=(.7, .75, .65, .05, .8),
               moustache=(1, .1, .05, .15, .25), goatee=(.9, 1, .05, .25, .4), full=(1, 1, 1, .5, .6))
@@ -229,12 +230,12 @@ def sample_people(n: int, generator, group: int | None = None) -> Person:
     texture = torch.rand(n, 2, generator=generator)
     return Person(draw['shape'], skin, torch.cat([draw['hair'], style], 1), beard, relief, moles, texture, g)
 
-# %% ../nbs/01_people.ipynb #f2cb7c3e
+# %% ../nbs/01_people.ipynb #fde048d5
 # yaw, pitch, roll (degrees), expression, light, age in years, worn, camera
 VARIATIONS = dict(none=(0, 0, 0, 0, 0, 0, 0, 0), mild=(15, 7, 5, .6, .6, 0, 0, .3),
-                  strong=(45, 15, 12, 1, 1, 8, .3, 1), extreme=(60, 20, 20, 1, 1, 12, .4, 1))
+                  strong=(45, 15, 12, 1, 1, 8, .15, 1), extreme=(60, 20, 20, 1, 1, 12, .3, 1))
 
-# %% ../nbs/01_people.ipynb #cbe2168f
+# %% ../nbs/01_people.ipynb #155eb39d
 def sample_shots(n: int, generator, variation: str = 'mild') -> Shot:
     "`n` ways to take a picture, of one of `VARIATIONS`"
     if not isinstance(n, int) or n < 1: raise ValueError(f'n: a positive integer is wanted, not {n!r}')
@@ -244,7 +245,7 @@ def sample_shots(n: int, generator, variation: str = 'mild') -> Shot:
     def u(k): return torch.rand(n, k, generator=generator)
     pose = (2*u(3) - 1)*torch.tensor([yaw, pitch, roll])
     sometimes = u(9)
-    e = u(9)*(sometimes < torch.tensor([.35, .5, .08, .08, .3, .25, .1, 1, 1]))*face
+    e = u(9)*(sometimes < torch.tensor([.3, .55, .06, .06, .2, .12, .1, 1, 1]))*face
     e[:, 7:] = (2*u(2) - 1)*torch.tensor([14., 7.])*face
     both = (u(1) < .8).float()
     e[:, 3] = both[:, 0]*e[:, 2] + (1 - both[:, 0])*e[:, 3]
@@ -270,6 +271,12 @@ def ramp(x, a, b):
 def bump(x, y, cx, cy, sx, sy):
     "A smooth hill of height 1 at (cx, cy)"
     return torch.exp(-((x - cx)/sx)**2 - ((y - cy)/sy)**2)
+
+# %% ../nbs/01_people.ipynb #005cf991
+def length(v):
+    "Of vectors (3, ...); `norm(dim=0)` is many times slower here"
+    return (v*v).sum(0).sqrt()
+def unit(v): return v/length(v).clamp(1e-6)
 
 # %% ../nbs/01_people.ipynb #1e1b37bd
 STRETCH = 1.2
@@ -320,7 +327,7 @@ def noise(u, v, channels):
     tiles = _noise(u.device)[:, channels]
     return F.grid_sample(tiles, at[None], align_corners=True)[0]
 
-# %% ../nbs/01_people.ipynb #b2983e31
+# %% ../nbs/01_people.ipynb #1395ccdc
 def known(person, shot):
     "All named parameters as (b, 1) attributes, and the few that follow from several"
     k = SimpleNamespace()
@@ -330,7 +337,7 @@ def known(person, shot):
     k.age = (k.age + k.years).clamp(16, 85)
     k.old = ramp(k.age, 25., 80.)
     k.mouth_w = k.mouth_width*(1 + .22*k.smile - .25*k.pucker)
-    k.lift = k.mouth_curve + .55*k.smile - .1*k.old
+    k.lift = k.mouth_curve + .75*k.smile - .1*k.old
     k.open = 2.1*k.jaw + .35*k.smile
     k.drop = 1.6*k.jaw
     k.upper_lip = (k.lip_upper*(1 - .25*k.smile - .2*k.old)).clamp(.15)
@@ -349,15 +356,15 @@ def mouth(k, x):
     bow = k.lip_bow*(torch.exp(-((s.abs() - .24)/.16)**2) - 1.1*torch.exp(-(s/.12)**2))
     return top + k.upper_lip*round_*(1 - .25*s.abs()) + bow*round_, top, bottom, bottom - k.lower_lip*round_.clamp(1e-6)**.8
 
-# %% ../nbs/01_people.ipynb #a42bae0e
+# %% ../nbs/01_people.ipynb #44f87f6a
 def lids(k, u, blink):
     "Heights of the upper and lower lid at u in [-1, 1] (inner to outer corner), above the eye's axis"
     arch = (1 - u*u).clamp(0)
-    low = -(k.eye_lower - .14*k.smile)*arch
+    low = -(k.eye_lower - .17*k.smile)*arch
     high = k.eye_upper*(1 - .12*k.old + .25*k.brow_up*.4)*arch*(1 + (k.eye_peak + .0)*u)
     return high + (low - high)*blink.clamp(0, 1)*.96 - 0*u, low
 
-# %% ../nbs/01_people.ipynb #897350ef
+# %% ../nbs/01_people.ipynb #f86970fe
 def skull(k, d):
     "Radius (b, p) of the head without its features in directions d (3, p)"
     x, y, z = d.abs()[0], d[1], d[2]
@@ -365,26 +372,26 @@ def skull(k, d):
     chin, low = k.chin + k.drop + .5, y < 0
     for _ in range(6):
         Y = r*y
-        width = k.head_width + (k.jaw_width - k.head_width)*ramp(-Y, .5, 8.) + (k.chin_width - k.jaw_width)*ramp(-Y, 7.5, 11.5)
+        width = k.head_width*(1 - .03*ramp(Y, 1.5, 9.)) + (k.jaw_width - k.head_width)*ramp(-Y, 0., 9.) + (k.chin_width - k.jaw_width)*ramp(-Y, 6., 12.5)
         depth = torch.where(z > 0, k.front - .5*ramp(Y, 3, 10) , k.back - 3.5*ramp(-Y, 1, 9))
         q = (Y/torch.where(low, chin, k.crown))**2
-        f = (r*x/width)**2 + (r*z/depth)**2 + torch.where(low, q*q*q, q*(.55 + .45*q))
+        f = (r*x/width)**2 + (r*z/depth)**2 + torch.where(low, q*q*(.5 + .5*q), q*(.55 + .45*q))
         r = r*f.sqrt().rsqrt()
     return r
 
-# %% ../nbs/01_people.ipynb #ca194f10
+# %% ../nbs/01_people.ipynb #e1cc7d7c
 def nose(k, x, y):
     "Height of the nose above the face"
     x = x - k.skew_nose*ramp(-y, 0., 3.5)
     X, t = x.abs(), (.6 - y)/(k.nose_length + .6)
     profile = k.nose_bridge + (k.nose_tip - k.nose_bridge)*t.clamp(0, 1.1)**1.4 + k.nose_hump*torch.exp(-((t - .45)/.2)**2)
-    profile = profile*ramp(t, -.25, .2)*(1 - ramp(t, 1.02 + .03*k.nose_up, 1.30))
-    width = k.nose_ridge + (k.nose_ball - k.nose_ridge)*ramp(t, .4, 1)
-    ridge = profile*(.72*torch.exp(-(X/width)**2) + .28*torch.exp(-(X/(1.9*width))**2))
-    tip = .28*bump(x, y, 0, -k.nose_length + .1*k.nose_up, k.nose_ball*.8, .55)
-    wing = .75*bump(X, y, k.nose_wide - .42, -k.nose_length - .35, .50, .55)
-    crease = -.16*bump(X, y, k.nose_wide + .22, -k.nose_length - .3, .2, .6)
-    hole = -.35*bump(X, y, .55*k.nose_wide, -k.nose_length - .72, .33, .2)
+    profile = profile*ramp(t, -.25, .2)*(1 - ramp(t, 1.0 + .03*k.nose_up, 1.32))
+    width = k.nose_ridge + (k.nose_ball - k.nose_ridge)*ramp(t, .55, 1)
+    ridge = profile*(.62*torch.exp(-(X/width)**2) + .38*torch.exp(-(X/(1.8*width))**2))
+    tip = .34*bump(x, y, 0, -k.nose_length - .05 + .2*k.nose_up, k.nose_ball*.85, .62)
+    wing = .80*bump(X, y, k.nose_wide - .45, -k.nose_length - .32, .52, .50)
+    crease = -.20*bump(X, y, k.nose_wide + .20, -k.nose_length - .3, .2, .55)
+    hole = -.40*bump(X, y, .50*k.nose_wide, -k.nose_length - .70, .34, .2)
     return ridge + tip + wing + crease + hole
 
 # %% ../nbs/01_people.ipynb #2746346f
@@ -404,13 +411,14 @@ def lips(k, x, y):
     around = .30*bump(x, y, 0, -k.mouth_y, 2.6, 2.0)
     return inside*(upper + lower) + inside*gap + philtrum + furrow + corner + around
 
-# %% ../nbs/01_people.ipynb #ca31012f
+# %% ../nbs/01_people.ipynb #8f702c6f
 def fold(k, x, y):
-    "The furrow from the nose's wing to the mouth's corner: 1 in its depth, and the signed distance"
+    "The furrow from the nose's wing to the mouth's corner: 1 in its depth, and the swelling beside it"
     t = ((-k.nose_length + .3 - y)/(k.mouth_y - k.nose_length + .4)).clamp(0, 1)
     at = k.nose_wide + .25 + (k.mouth_w + .75 - k.nose_wide)*t**1.3
     ends = ramp(-y, k.nose_length - .4, k.nose_length + .6)*(1 - ramp(-y, k.mouth_y - .3, k.mouth_y + 1.2))
-    return torch.exp(-((x - at)/.24)**2)*ends, (x - at)*ends
+    far = x - at
+    return torch.exp(-(far/.24)**2)*ends, ramp(far, 0., .4)*(1 - ramp(far, .5, 1.6))*ends
 
 # %% ../nbs/01_people.ipynb #9e951a6c
 def eye_place(k, x):
@@ -418,7 +426,7 @@ def eye_place(k, x):
     right = x > 0
     return x.abs(), torch.where(right, k.skew_eye, -k.skew_eye), torch.where(right, k.blink_right, k.blink_left)
 
-# %% ../nbs/01_people.ipynb #c8b50d9b
+# %% ../nbs/01_people.ipynb #c37163e1
 def features(k, x, y):
     "What the face adds to the skull at (x, y) cm, along the radius"
     X, eye_y, blink = eye_place(k, x)
@@ -432,69 +440,64 @@ def features(k, x, y):
     h = h + k.lid_fold*.35*bump(X, y, k.eye_gap + .3, eye_y + .75, 1.4, .35)
     h = h + (k.cheekbone + .32*k.smile)*bump(X, y, 4.3 - .5*k.smile, -k.cheek_y - .2*k.smile, 1.8, 1.25)
     h = h + (k.cheek_full - .25*k.old)*bump(X, y, 4.4, -5.6, 1.9, 2.0) - k.temple*bump(X, y, 6.4, 2.5, 1.6, 2.2)
-    h = h + k.forehead*bump(x, y, 0, 5.2, 4.5, 2.6) + .45*k.old*bump(X, y, 4.6, -8.6, 1.4, 1.3)
+    h = h + k.forehead*bump(x, y, 0, 5.2, 4.5, 2.6) + .22*k.old*bump(X, y, 4.2, -8.4, 1.6, 1.4)
     h = h + k.chin_out*bump(x, y, 0, chin_y + .9, 1.9, 1.35) - k.chin_cleft.clamp(0)*bump(x, y, 0, chin_y + .9, .22, .6)
     line, side = fold(k, X, y)
     deep = .06 + .12*k.old + .22*k.smile
-    h = h - deep*line + deep*.6*ramp(side, 0., .4)*(1 - ramp(side, .5, 1.6))
+    h = h - deep*line + .6*deep*side
     return h + nose(k, x, y) + lips(k, x, y)
 
-# %% ../nbs/01_people.ipynb #d7699c54
+# %% ../nbs/01_people.ipynb #ed2809c9
 def ears(k, p):
     "Height of the ears, at the sides"
     x, y, z = p
-    s, t = (z + .6)/(.52*k.ear_size), (y + 1.6 + .25*z)/k.ear_size
-    q = s*s + t*t
-    rise = 1 - ramp(q, .75, 1.25)
-    return rise*(k.ear_out*(.55 - .45*s) + .25*ramp(q, .35, .8) - .35*bump(s, t, .1, .0, .45, .5)), rise
+    s, t = (z + .6 + .15*y)/(.55*k.ear_size), (y + 1.6)/k.ear_size
+    q = s*s + t*t*(1 + .3*s*t)
+    rise = 1 - ramp(q, .45, 1.35)
+    return rise*(k.ear_out*(.65 - .6*s) - .30*bump(s, t, .05, .0, .45, .5)), rise
 
-# %% ../nbs/01_people.ipynb #a27cf095
+# %% ../nbs/01_people.ipynb #01ef10ae
 def hair_line(k, p):
     "Signed distance (cm) into the hair that grows on the head, and the cosine of the azimuth"
     x, y, z = p
     a = z*(x*x + z*z + .01).rsqrt()
     front = k.hairline + k.recede.clamp(0)*(.5 + k.old)*1.6*torch.exp(-((a - .80)/.13)**2) - 1.1*ramp(a, .93, .7)
     front = front - k.fringe*(3.6 + .25*x*torch.sign(k.part))*ramp(a, .5, .66)
-    line = front + (-.6 - front)*ramp(-a, -.56, -.22) + 2.0*torch.exp(-((a + .03)/.16)**2) - 5.5*ramp(-a, .16, .42)
-    return y - line, a
+    long = ramp(k.length, 2., 5.)
+    low = -.8 - 6*long + 2.2*(1 - long)*torch.exp(-((a + .03)/.16)**2) - (5.5 - 4*long)*ramp(-a, .16, .42)
+    side = torch.minimum((.50 + .08*ramp(y, 2., 6.) - a)*9, y - low)
+    return torch.maximum(y - front, side), a
 
-# %% ../nbs/01_people.ipynb #640d09bf
+# %% ../nbs/01_people.ipynb #040167e8
 def hair(k, d, skin):
     "Radius of the hair in directions d over a head of radius `skin`, and the signed distance into it"
     p = d[:, None]*skin
     g, a = hair_line(k, p)
-    lumps = noise(d[0]*1.3 + .2*d[1] + k.part*.07, d[1]*1.3 + d[2]*.4, slice(3, 4))[0]
-    thick = k.volume + k.top*ramp(p[1], 4.5, 10.)*(1 + .12*torch.sign(k.part)*p[0]/4)
-    thick = thick*ramp(g, -.2, 2.0 + .6*k.volume) + lumps*(.06 + .35*k.curl.clamp(0))*k.volume.clamp(0)*ramp(g, 0., 1.5)
-    flat = (d[0]**2/(k.head_width + .7 + k.volume)**2 + d[2]**2/(k.back + .3 + k.volume)**2).rsqrt()
-    wave = 1 + .035*lumps*(.5 + k.curl.clamp(0))
-    fall = torch.minimum(flat*wave, k.length/(-d[1]).clamp(.05) + 0*flat)
-    edge = .30 + .10*ramp(-p[1], 2., 9.)
-    m = torch.minimum((edge - a)*9, (p[1]*0 + 2.5))*(k.length > 2) - 9*(k.length <= 2)
-    m = torch.where(d[1] > .3, torch.full_like(m, -9), m)
-    long = torch.where(m > -.3, skin + (fall - skin)*ramp(m, -.3, .7), skin)
-    return torch.maximum(skin + thick, long), torch.maximum(g, torch.where(fall > skin + .2, m, torch.full_like(m, -9.)))
+    lumps = noise(d[0]*.45 + .1*d[1] + k.part*.07, d[1]*.45 + d[2]*.2, slice(3, 4))[0]
+    long = ramp(k.length, 2., 5.)
+    thick = k.volume + k.top*ramp(p[1], 4.5, 10.)*(1 + .12*torch.sign(k.part)*p[0]/4) + .5*long*ramp(-p[1], 0., 5.)
+    thick = thick*ramp(g, -.1, 1.6 + .6*k.volume)
+    return skin + thick + lumps*(.02 + .22*k.curl.clamp(0))*k.volume.clamp(0, 1)*ramp(g, 0., 1.5), g
 
 # %% ../nbs/01_people.ipynb #eb47d1b1
 def sample(maps, d):
     "Maps (b, c, n, n) in directions d (3, b, p): (c, b, p)"
     return F.grid_sample(maps, to_chart(d)[:, :, None], align_corners=True, padding_mode='border')[..., 0].transpose(0, 1)
 
-# %% ../nbs/01_people.ipynb #180495df
+# %% ../nbs/01_people.ipynb #9e10352b
 def form(k, relief, n):
     "The head as maps (b, c, n, n): radius, normal (3), occlusion, hair; and the bare skin's radius"
     d, hills = _grid(n, relief.device)
     b = len(relief)
     r = skull(k, d)
     p = d[:, None]*r
-    facing = ramp(d[2], .12, .45)
+    facing = ramp(p[2], .5, 4.)
     h = features(k, p[0], p[1])*facing + relief @ hills*.9
     ear, is_ear = ears(k, p)
     r = r + h + ear*(1 - ramp(d[2].abs(), .3, .5))
-    covered = cover(k, d, r)
-    r = r + (covered - r)*k.mask
+    r = cover(k, d, r, n)
     out, m = hair(k, d, r)
-    m = m - 6*is_ear*(k.length < 2)
+    m = m - 6*ramp(is_ear, .1, .5)*(k.length < 2)
     out = torch.where(m > -.3, torch.maximum(out, r), r)
     b = len(r)
     R = out.view(b, 1, n, n)
@@ -506,13 +509,15 @@ def form(k, relief, n):
     normal = F.normalize(torch.linalg.cross(dv, du, dim=1), dim=1)
     return torch.cat([R, normal, ao, m.view(b, 1, n, n).clamp(-3, 3)], 1), r.view(b, 1, n, n)
 
-# %% ../nbs/01_people.ipynb #8072121f
-def cover(k, d, r):
-    "Radius with a mask of cloth over nose, mouth and chin"
+# %% ../nbs/01_people.ipynb #4502c95f
+def cover(k, d, r, n):
+    "Radius with a mask of cloth over nose, mouth and chin, which bridges what lies deeper"
+    w = n//10
+    tent = F.max_pool2d(r.view(-1, 1, n, n), 2*w + 1, 1, w)
+    tent = F.avg_pool2d(F.pad(tent, [w]*4, mode='replicate'), 2*w + 1, 1).flatten(1)
     y, x = d[1]*r, d[0]*r
-    on = ramp(-y, 1.6 + .02*x*x, 2.3 + .02*x*x)*ramp(d[2], .25, .5)
-    cup = 10.2 + 1.1*torch.exp(-(x/2.2)**2)*(1 - ramp(-y, 4, 10))
-    return r + (torch.maximum(r + .15, cup*(1 - .0*d[2])*(.88 + .12*d[2])) - r)*on
+    on = ramp(-y, 1.5 + .02*x*x, 2.2 + .02*x*x)*ramp(d[2], .25, .5)*k.mask
+    return r + (torch.maximum(.35*r + .65*tent, r) + .12 - r)*on
 
 # %% ../nbs/01_people.ipynb #155aa12d
 def rotation(pose):
@@ -524,13 +529,13 @@ def rotation(pose):
         return m
     return turn(roll, 0, 1) @ turn(yaw, 0, 2) @ turn(pitch, 1, 2)
 
-# %% ../nbs/01_people.ipynb #11c26341
+# %% ../nbs/01_people.ipynb #f6993293
 def _drop(skin, x, y):
     "Points (3, b, q) of the front of the skin at (x, y)"
     z = torch.full_like(x, 9.)
     for _ in range(8):
         v = torch.stack([x, y, z])
-        r = v.norm(dim=0)
+        r = length(v)
         z = z + .8*(sample(skin, v/r)[0]*(z/r) - z)
     return torch.stack([x, y, z])
 
@@ -600,7 +605,7 @@ def aim(points, k, size, framing):
     o, z = torch.ones_like(f), torch.zeros_like(f)
     return torch.stack([torch.cat([f, z, o*(w - 1)/2], 1), torch.cat([z, f, o*(h - 1)/2 + f*.5/k.distance], 1)], 1)
 
-# %% ../nbs/01_people.ipynb #9c2d9b50
+# %% ../nbs/01_people.ipynb #e65fc8f3
 def rays(camera, size):
     "Unit directions (3, b, h*w) of the pixels"
     h, w = size
@@ -608,10 +613,10 @@ def rays(camera, size):
     at = torch.stack([x, y], -1).view(1, -1, 2) - camera[:, None, :, 2]
     flat = (at @ torch.linalg.inv(camera[:, :, :2]).transpose(1, 2)).permute(2, 0, 1)
     v = torch.stack([flat[0], -flat[1], -torch.ones_like(flat[0])])
-    return v/v.norm(dim=0)
+    return unit(v)
 
-# %% ../nbs/01_people.ipynb #b1bed43c
-def trace(maps, o, d, px, steps=16):
+# %% ../nbs/01_people.ipynb #72695b56
+def trace(maps, o, d, px, steps=18):
     "Walk along the rays o + t d to the head's surface: t (b, p), and how much of the pixel it covers"
     maps = maps[:, :1].contiguous()
     radius = maps.amax((2, 3))
@@ -619,15 +624,22 @@ def trace(maps, o, d, px, steps=16):
     miss = (o*o).sum(0) - near*near
     t = near - (radius*radius - miss).clamp(1e-3).sqrt()
     gap = torch.full_like(t, 99.)
-    for i in range(steps):
+    low, high, f_low, f_high = t, near + 9, torch.ones_like(t), -torch.ones_like(t)
+    crossed = torch.zeros_like(t, dtype=torch.bool)
+    for _ in range(steps):
         p = o + t*d
-        r = p.norm(dim=0)
+        r = length(p)
         f = r - sample(maps, p/r)[0]
-        gap = torch.minimum(gap, f/(1 + .0*r))
-        t = torch.minimum(t + (.82 if i < steps - 3 else .95)*f, near + 9)
-    return t, (1 - gap.clamp(0)/px - (f > .6)*0).clamp(0, 1)
+        gap, inside = torch.minimum(gap, f), f < 0
+        low, f_low = torch.where(inside, low, t), torch.where(inside, f_low, f)
+        high, f_high = torch.where(inside, t, high), torch.where(inside, f, f_high)
+        crossed |= inside
+        ahead = t + .8*f/(-(p*d).sum(0)/r).clamp(.4, 1)
+        between = low + (high - low)*(f_low/(f_low - f_high)).clamp(.15, .85)
+        t = torch.where(crossed, between, torch.minimum(ahead, near + 9))
+    return t, (1 - gap.clamp(0)/px).clamp(0, 1)
 
-# %% ../nbs/01_people.ipynb #24344f16
+# %% ../nbs/01_people.ipynb #2718a717
 def shade_map(maps, light):
     "How much of the light (3, b, 1) reaches each place of the maps, softly (b, 1, n/2, n/2)"
     n = maps.shape[-1]//2
@@ -636,7 +648,7 @@ def shade_map(maps, light):
     p, lit = d[:, None]*R*1.01, torch.ones_like(R)
     for t in (.35, .6, 1, 1.6, 2.5, 3.8, 5.5):
         q = p + t*light
-        r = q.norm(dim=0)
+        r = length(q)
         lit = torch.minimum(lit, .5 + (r - sample(maps[:, :1], q/r)[0] + .02)/(.30*t))
     return ramp(lit, 0., 1.).view(len(maps), 1, n, n)
 
@@ -667,7 +679,7 @@ def palette(k):
     back = wheel(k.back_hue, .10 + .5*k.back_light, .16)
     return SimpleNamespace(skin=skin, lip=lip, hair=hair, brow=brow, iris=iris, cloth=cloth, back=back, grey=grey)
 
-# %% ../nbs/01_people.ipynb #7b793992
+# %% ../nbs/01_people.ipynb #e2bd7119
 def skin_colour(k, c, person, p, px, grain):
     "Albedo (3, b, p) of the skin at p (3, b, p), without lips, brows and eyes"
     x, y, z = p
@@ -679,8 +691,8 @@ def skin_colour(k, c, person, p, px, grain):
     tone = -.05*cloud*k.mottle - .045*fine*k.mottle*fade
     tone = tone - .30*bump(X, y, k.eye_gap - .2, -.95, 1.4, .55)*(.35 + .5*k.eye_bag*5) - .12*bump(X, y, k.eye_gap, .3, 1.9, 1.0)
     spots = k.freckles.clamp(0)*ramp(fine + .5*cloud, 1.0, 1.9)*bump(X, y, 2.5, -2., 3.2, 2.6)
-    at, size, dark = person.moles[:, :, :2], .07 + .13*person.moles[:, :, 3:4]**3, person.moles[:, :, 4:]
-    gone = (person.moles[:, :, 2:3] > .55)
+    at, size, dark = person.moles[:, :, :2], .05 + .11*person.moles[:, :, 3:4]**3, person.moles[:, :, 4:]
+    gone = (person.moles[:, :, 2:3] > .72)
     near = (x[:, None] - at[..., :1])**2 + (y[:, None] - at[..., 1:])**2
     mole = (torch.exp(-near/(size + .35*px[:, None])**2)*(.35 + .65*dark)*gone*(size/(size + .35*px[:, None]))).sum(1)
     lines = wrinkles(k, x, y)
@@ -699,7 +711,7 @@ def wrinkles(k, x, y):
     frown = bump(X, y, .55, k.brow_line, .10, .6)*(.7*k.frown + .5*k.old)
     return .55*brow*k.old.sqrt() + .45*feet + line*(.22 + .5*k.old + .35*k.smile) + .5*frown
 
-# %% ../nbs/01_people.ipynb #c481ff20
+# %% ../nbs/01_people.ipynb #aa76004f
 def eyes(k, c, p, o, d, px, centre):
     "Colour, normal and coverage of the open eyes, and the darkness of lashes, lid line and crease"
     x, y = p[0], p[1]
@@ -716,16 +728,16 @@ def eyes(k, c, p, o, d, px, centre):
     gx, gy = k.gaze_x*math.pi/180, k.gaze_y*math.pi/180
     gaze = torch.stack([gx.sin()*gy.cos() + 0*x - .03*torch.sign(x), gy.sin() + 0*x, gx.cos()*gy.cos() + 0*x])
     side = n - (n*gaze).sum(0)*gaze
-    rad = side.norm(dim=0)*1.2 + 9*((n*gaze).sum(0) < 0)
+    rad = length(side)*1.2 + 9*((n*gaze).sum(0) < 0)
     iris = edge(k.iris_size - rad, px + .03)
     spokes = noise(n[0]*.9 + k.part, n[1]*.9, slice(3, 4))[0]
     tint = c.iris*(1 + .25*spokes*(.06/px).clamp(0, 1))*(1.25 - .45*ramp(rad, .30*k.iris_size, k.iris_size)) *(1 - .75*ramp(rad, .80*k.iris_size, k.iris_size))
     tint = tint*(1.25 + .8*(-side[1]/.5).clamp(-.6, 1)) + rgb(.004, .004, .004, like=k.age)
     tint = mix(tint, rgb(.004, .004, .004, like=k.age), edge(.23 - rad, px))
     corner = ramp(-u, .72, 1.0)
-    white = rgb(.62, .57, .54, like=k.age)*(1 - .12*k.old) + 0*x
+    white = rgb(.50, .46, .44, like=k.age)*(1 - .2*k.melanin.clamp(0, 1))*(1 - .12*k.old) + 0*x
     white = mix(white, rgb(.50, .27, .24, like=k.age), corner)*(1 - .25*ramp(u.abs(), .3, 1.))
-    hollow = .38 + .62*ramp(high - v, -.02, .42)
+    hollow = .34 + .66*ramp(high - v, -.02, .48)
     colour = mix(white, tint, iris)*hollow
     lash = torch.exp(-((v - high - .02)/(.075 + .35*px))**2)*ramp(u, -1.15, .2)*(u.abs() < 1.12)*(.55 + .55*k.lashes.clamp(0, 1.2))
     lash = lash*(.085/(.085 + .35*px)) + .35*torch.exp(-((v - low + .03)/(.06 + .35*px))**2)*(u.abs() < 1)*.5
@@ -781,14 +793,14 @@ def beard(k, p, fine, strands):
     thick = .35 + 1.1*k.beard_length
     return much*(thick + .22*fine + .18*strands*(k.beard_length > .1)).clamp(0, 1)*.92
 
-# %% ../nbs/01_people.ipynb #1e2144ae
+# %% ../nbs/01_people.ipynb #625dd031
 def lamp(shot, k):
     "Direction of the key light (3, b, 1), towards it"
-    x, y = k.light_x, k.light_y
+    x, y = k.light_x, k.light_y + .12
     v = torch.stack([x.sin()*y.cos(), y.sin(), x.cos()*y.cos()])
-    return v/v.norm(dim=0)
+    return unit(v)
 
-# %% ../nbs/01_people.ipynb #e656529f
+# %% ../nbs/01_people.ipynb #9128dd8c
 def lit(k, shot, n, key, albedo, ao, shadow, wrap=1.):
     "Light that comes back from surfaces with normals n (3, b, p), in the camera's frame"
     c = (n*key).sum(0)
@@ -798,52 +810,55 @@ def lit(k, shot, n, key, albedo, ao, shadow, wrap=1.):
     sky = shot.sky.T[:, :, None]
     ambient = (.62 + .22*y + .10*z + sky[1]*x + sky[2]*y + sky[3]*x*y + sky[4]*y*z + sky[5]*x*z + sky[6]*(x*x - y*y)).clamp(.12)
     tint = rgb(1.12, 1., .84, like=k.key)**k.warmth
-    return albedo*(direct*k.key*1.25*tint + ambient*(.55 + .25*k.softness)*ao*mix(1/tint, torch.ones_like(tint), .6))
+    return albedo*(direct*k.key*1.4*tint + ambient*(.40 + .28*k.softness)*ao*mix(1/tint, torch.ones_like(tint), .6))
 
-# %% ../nbs/01_people.ipynb #0d9a3dc7
+# %% ../nbs/01_people.ipynb #d52acfd3
 def gloss(n, key, view, power):
     "Highlight of normals n under the key light, brighter at grazing angles"
     h = key + view
-    h = h/h.norm(dim=0).clamp(1e-3)
+    h = unit(h)
     fresnel = .35 + 1.6*(1 - (n*view).sum(0).clamp(0, 1))**4
     return torch.exp(-(1 - (n*h).sum(0).clamp(0, 1))*power)*fresnel
 
-# %% ../nbs/01_people.ipynb #57be3eac
+# %% ../nbs/01_people.ipynb #984885f3
 def head(k, c, person, shot, maps, p, o, d, px, centre, R, key):
     "Light from the head's surface at p (3, b, p) in its own frame"
-    direction = p/p.norm(dim=0)
+    direction = unit(p)
     m = sample(maps, direction)
     n, ao, far = m[1:4], m[4], m[5]
     shadow = sample(shade_map(maps, (R.transpose(1, 2) @ key[:, :, 0].T[..., None]).permute(1, 0, 2)), direction)[0]
     x, y, z = p
     front = ramp(z, 3.5, 5.)
-    grain = noise(x*.055 + person.texture[:, :1], y*.055 + z*.05 + person.texture[:, 1:], slice(0, 2))
+    grain = noise(x*.075 + person.texture[:, :1], y*.075 + z*.07 + person.texture[:, 1:], slice(0, 2))
     azimuth = torch.atan2(x - .35*k.part*ramp(y, 4., 9.), z)
-    strands = noise(azimuth*.38 + person.texture[:, :1], y*.02 + .3*k.curl.clamp(0)*.05*grain[0], slice(2, 3))[0]*(.10/px).clamp(0, 1)
+    wave = k.curl.clamp(0)*(.012*torch.sin(y*2.2 + 3*grain[0]) + .02*grain[0])
+    strands = noise(azimuth*.62 + wave + person.texture[:, :1], y*.02 + .1*grain[0]*k.curl.clamp(0), slice(2, 3))[0]
+    strands = strands*(.07/px).clamp(0, 1)
+    bristle = noise(x*.16 - .10*y*torch.sign(x), y*.10 + .12*x.abs(), slice(1, 2))[0]*(.07/px).clamp(0, 1)
     albedo = skin_colour(k, c, person, p, px, grain)
     fine = (.07/px).clamp(0, 1)
-    bumpy = .05*fine*grain
+    bumpy = .028*fine*grain
     n = n + torch.stack([bumpy[1], bumpy[0]*.6 - bumpy[1]*.5, 0*x])
-    n = n/n.norm(dim=0).clamp(1e-3)
-    b = beard(k, p, grain[1], strands)
+    n = unit(n)
+    b = beard(k, p, grain[1], bristle)
     albedo = mix(albedo, c.hair*.8 + .05*c.skin, b)
     lip, lip_colour, hole, inner = mouth_colour(k, c, x, y, px, front)
     albedo = mix(albedo, lip_colour, lip*.9)
-    brow = brows(k, x, y, px, strands)*front
+    brow = brows(k, x, y, px, bristle)*front
     albedo = mix(albedo, c.brow, (brow*.92).clamp(0, 1))
     eye, eye_n, open_, lash, crease = eyes(k, c, p, o, d, px, centre)
     open_, lash, crease = open_*front, lash*front, crease*front
     albedo = albedo*(1 - crease)*(1 - .92*lash)
     nostril = bump(x.abs(), y, .52*k.nose_wide + .0, -k.nose_length - .62, .30, .15)*front
-    albedo = albedo*(1 - .75*nostril)
+    albedo = albedo*(1 - .85*nostril)
     albedo = mix(albedo, eye, open_)
     albedo = mix(albedo, inner, hole)
     n = mix(n, eye_n, open_*.7)
-    n = n/n.norm(dim=0).clamp(1e-3)
-    hairy = ramp(far + .30*strands*ramp(far, -.6, .3), -.12 - px, .32 + px)
+    n = unit(n)
+    hairy = ramp(far + .16*strands, -.25 - px, .55 + px)
     clip = ramp(k.volume, -.05, .1)
     hairy = hairy*clip
-    shade = 1 + .40*strands*(1 - .4*c.grey)
+    shade = 1 + .30*strands*(1 - .4*c.grey)
     albedo = mix(albedo, c.hair*shade.clamp(.25), hairy)
     cloth = k.mask*ramp(-y, 1.6 + .02*x*x, 1.75 + .02*x*x)*ramp(direction[2], .25, .3)*ramp(11.6 + k.drop + y, 0, .2)
     albedo = mix(albedo, rgb(.42, .55, .62, like=x)*(1 - .10*(torch.sin(y*3.2) > .85)), cloth)
@@ -861,7 +876,7 @@ def head(k, c, person, shot, maps, p, o, d, px, centre, R, key):
 # %% ../nbs/01_people.ipynb #227b8041
 def tooth_shine(n): return .02*n[2].clamp(0)
 
-# %% ../nbs/01_people.ipynb #cbaaa610
+# %% ../nbs/01_people.ipynb #8dfca6e1
 def ellipsoid(o, d, centre, axes, px):
     "Where rays meet an ellipsoid: t, normal (3, b, p), and how much of the pixel it covers"
     a, w = d/axes, (o - centre)/axes
@@ -869,7 +884,7 @@ def ellipsoid(o, d, centre, axes, px):
     free = ww - ab*ab/aa
     t = (-ab - ((1 - free).clamp(0)*aa).sqrt())/aa
     n = (w + t*a)/axes
-    return t, n/n.norm(dim=0), edge((1 - free.clamp(0).sqrt())*axes.amin(0), px)
+    return t, unit(n), edge((1 - free.clamp(0).sqrt())*axes.amin(0), px)
 
 # %% ../nbs/01_people.ipynb #5167f544
 def body(k, c, shot, d, px, R, key):
@@ -890,6 +905,36 @@ def body(k, c, shot, d, px, R, key):
     light = lit(k, shot, n, key, albedo, under, under**1.3, 1 - .7*cloth)
     return light, mix(t1, t2, chest), torch.maximum(a1, a2)
 
+# %% ../nbs/01_people.ipynb #aa4e3122
+def curtain(k, c, person, shot, o, d, px, R, key):
+    "Light from long hair behind the face, its distance, and how much of the pixel it covers"
+    l = k.length
+    axes = torch.stack([7.6 + k.volume*.9 + .05*l, 9 + .42*l, 7.2 + .3*k.volume])
+    at = torch.stack([0*l, 1.5 - .42*l, 0*l - 3.2])
+    t, n, cover = ellipsoid(o, d, at, axes, px)
+    x, y, z = o + t*d
+    grain = noise(x*.05, y*.03 + k.part, slice(0, 1))[0]
+    strands = noise(torch.atan2(x, z + 3)*.62 + person.texture[:, :1] + .03*grain*(.4 + k.curl.clamp(0)), y*.02 + person.texture[:, 1:], slice(2, 3))[0]
+    strands = strands*(.07/px).clamp(0, 1)
+    n = torch.stack([n[0] + .22*grain, n[1], n[2]])
+    N = torch.einsum('bij,jbp->ibp', R, unit(n))
+    ends = ramp(y + l + .8*strands, -.3, 1.4)*ramp(k.length, 2., 3.)*(y < 8)
+    deep = mix(.30, 1., ramp(x.abs(), 5., 8.5))
+    albedo = c.hair*(1 + .30*strands).clamp(.25)
+    light = lit(k, shot, N, key, albedo, .75*deep, deep, .4)
+    band = gloss(N, key, -torch.einsum('bij,jbp->ibp', R, d), 10.)*.16*(1 + .9*strands).clamp(0)
+    return light + band*c.hair**.5*deep, t, cover*ends
+
+# %% ../nbs/01_people.ipynb #dbd47542
+def over(layers, light):
+    "Layers (light, distance, coverage), the nearest in front, over a backdrop; and how much of the first is seen"
+    (head, t, alpha), *others = layers
+    for i, (other, far, cover) in enumerate(others):
+        nearer = torch.stack([((q < far) & (a > .5)) for _, q, a in others[:i] + others[i + 1:]]).any(0)
+        light = mix(light, other, cover*~nearer)
+        alpha = alpha*(1 - cover*(far < t - .3)*(cover > .5))
+    return mix(light, head, alpha), alpha
+
 # %% ../nbs/01_people.ipynb #cff279cd
 def backdrop(k, c, size):
     "A soft wall (3, b, p)"
@@ -899,20 +944,19 @@ def backdrop(k, c, size):
     cloud = noise(u*.045*(1 + k.back_grain) + k.back_hue, v*.03*(1 + 2*k.back_tilt) + k.back_light, slice(0, 1))[0]
     return c.back*(1 - .16*v + .25*(k.back_tilt - .5)*u + .16*k.back_grain*cloud - .12*(u*u + v*v)).clamp(.05)
 
-# %% ../nbs/01_people.ipynb #ca6572d9
-def spectacles(k, p, o, d, px, top):
+# %% ../nbs/01_people.ipynb #69bdd601
+def spectacles(k, p, o, d, px, z):
     "Glasses on a plane before the eyes: the lens's coverage, the frame's, and the reflection on it"
-    z = top + 1.1
     t = (z - o[2])/d[2]
     x, y = o[0] + t*d[0], o[1] + t*d[1]
     X = x.abs()
-    half = k.eye_width*1.48
+    half = k.eye_width*1.42
     q = ((X - k.eye_gap - .1)/half).abs()**3.2 + ((y + .12)/(half*.80)).abs()**3.2
     dist = (1 - (q + 1e-4)**.31)*half*.9
     rim = edge(dist + .30, px)*edge(.02 - dist, px)
     bridge = edge(.13 - (y - .45 + .25*X*X).abs(), px)*edge(1.5 - X, px)
     arm = edge(.15 - (p[1] - .55).abs(), px)*ramp(p[0].abs(), 5.4, 5.9)*ramp(p[2], -1.2, -.6)
-    return edge(dist, px), torch.maximum(torch.maximum(rim, bridge), arm), (.5 + .5*torch.sin(x*.9 + y*1.7 + 4*k.part)).clamp(0)**3
+    return edge(dist, px), torch.maximum(rim, bridge), arm, (.5 + .5*torch.sin(x*.9 + y*1.7 + 4*k.part)).clamp(0)**3
 
 # %% ../nbs/01_people.ipynb #676a4d02
 @dataclass(frozen=True)
@@ -927,7 +971,7 @@ class Render(Rows):
     alpha: Tensor  # (b, 1, h, w) share of each pixel that is head
     camera: Tensor  # (b, 2, 3) for `project`
 
-# %% ../nbs/01_people.ipynb #6bf177b8
+# %% ../nbs/01_people.ipynb #56c6e68f
 def _render(person, shot, size, framing, n):
     k = known(person, shot)
     with torch.no_grad(): pass
@@ -946,35 +990,33 @@ def _render(person, shot, size, framing, n):
     c, key = palette(k), lamp(shot, k)
     p = o + t*d
     face = head(k, c, person, shot, maps, p, o, d, px, centre, R, key)
-    below, t_below, alpha_below = body(k, c, shot, d_world, px, R, key)
-    light = mix(backdrop(k, c, size), below, alpha_below)
-    alpha = alpha*((t < t_below + .6) | (alpha_below < .5))
-    light = mix(light, face, alpha)
-    lens, rim, shine = spectacles(k, p, o, d, px, centre[2].mean(1, keepdim=True) + 1.2)
+    layers = [(face, t, alpha), curtain(k, c, person, shot, o, d, px, R, key), body(k, c, shot, d_world, px, R, key)]
+    light, alpha = over(layers, backdrop(k, c, size))
+    lens, rim, arm, shine = spectacles(k, p, o, d, px, centre[2].mean(1, keepdim=True) + 1.9)
     wear = (k.glasses + k.sunglasses).clamp(0, 1)
     light = mix(light, rgb(.02, .02, .025, like=k.age) + .10*shine, lens*k.sunglasses*.96)
     light = light*(1 - .06*lens*k.glasses) + .05*shine*lens*k.glasses
-    light = mix(light, rgb(.03, .025, .022, like=k.age), rim*wear*.95)
-    gain = 1.25*torch.exp(k.exposure)*(.30/(c.skin.mean(0) + .08))**.38
+    light = mix(light, rgb(.03, .025, .022, like=k.age), torch.maximum(rim, arm*alpha)*wear*.95)
+    gain = 1.25*torch.exp(k.exposure)*(.30/(c.skin.mean(0) + .08))**.46
     light = light*gain*rgb(1.05, 1, .95, like=k.age)**k.tint
     srgb = (1 - torch.exp(-1.35*light.clamp(0)))**(1/2.2)
     image = srgb.transpose(0, 1).unflatten(2, size)
     pts = seen[:, :68]
     normal = sample(maps, points[:, :, :68]/points[:, :, :68].norm(dim=0))[1:4]
     to_eye = o - points[:, :, :68]
-    to_eye = to_eye/to_eye.norm(dim=0)
+    to_eye = unit(to_eye)
     visible = ((normal*to_eye).sum(0) > 0) & clear(maps, points[:, :, :68], to_eye)
     pixels = project(seen, camera)
     return Render(2*image - 1 if framing == 'aligned' else image, pixels[:, FIVE], pixels[:, :68], pts, shot.pose,
                   visible, alpha.unflatten(1, size)[:, None], camera)
 
-# %% ../nbs/01_people.ipynb #22997c75
+# %% ../nbs/01_people.ipynb #0e510bca
 def clear(maps, p, to):
     "Whether nothing of the head lies between points p and the camera"
     free = torch.ones_like(p[0], dtype=torch.bool)
     for t in (.5, .9, 1.5, 2.4, 4., 6.):
         q = p*1.01 + t*to
-        r = q.norm(dim=0)
+        r = length(q)
         free &= r - sample(maps, q/r)[0] > -.12
     return free
 

@@ -7,16 +7,17 @@ import difflib
 import sys
 
 import nbformat
-from nbclient import NotebookClient
 from nbconvert import MarkdownExporter
 
 from faceprivacy.core import atomic, path
+from faceprivacy.pipeline import run_cells
 
 
 def readme() -> str:
     "The text of README.md"
-    nb = nbformat.read(path('nbs/index.ipynb'), as_version=4)
-    NotebookClient(nb, resources={'metadata': {'path': str(path('nbs'))}}).execute()
+    nb = run_cells(nbformat.read(path('nbs/index.ipynb'), as_version=4))
+    for output in (o for c in nb.cells if c.cell_type == 'code' for o in c.outputs):
+        if output.output_type == 'error': raise RuntimeError(''.join(output.traceback))
     text, _ = MarkdownExporter(exclude_input=True).from_notebook_node(nb)
     lines = [line.rstrip() for line in text.replace('(../', '(').splitlines()]
     kept = [line for line, before in zip(lines, [''] + lines) if line or before]  # one blank line, not more

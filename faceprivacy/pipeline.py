@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['tidy', 'check_parameters', 'run_cells', 'Tidy', 'note_time', 'code_of', 'write_code']
 
-# %% ../nbs/05_pipeline.ipynb #c63a44d3
+# %% ../nbs/05_pipeline.ipynb #6b0b3adf
 import os, time
 from pathlib import Path
 from nbformat import from_dict
+from nbformat.v4.rwbase import rejoin_lines
 from .core import atomic, path, read_json, write_json
 
 # %% ../nbs/05_pipeline.ipynb #8888dc96
@@ -29,7 +30,7 @@ def check_parameters(notebook, given):
         raise ValueError(f"{notebook} has no parameter {', '.join(unknown)}; "
                          f"it has {', '.join(known)}")
 
-# %% ../nbs/05_pipeline.ipynb #b67c3d6a
+# %% ../nbs/05_pipeline.ipynb #38284e61
 def run_cells(nb):
     "Run the code cells of `nb` in a shell of this process, in order, up to the first error"
     from execnb.shell import CaptureShell
@@ -38,7 +39,7 @@ def run_cells(nb):
         if cell.cell_type != 'code': continue
         cell.outputs = [from_dict(output) for output in shell.run(cell.source)]
         if shell.exc: break
-    return nb
+    return rejoin_lines(nb)
 
 # %% ../nbs/05_pipeline.ipynb #29e58095
 class Tidy:

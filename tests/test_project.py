@@ -60,7 +60,7 @@ def test_a_notebook_keeps_the_style(file):
     assert not any(c.get('outputs') for c in cells), 'outputs belong in results/, not in git'
     assert not lengths or lengths[-1] <= 25, f'a cell of {lengths[-1]} lines'
     assert len(cells) <= 82, f'{len(cells)} cells'
-    long = [line for s in code for line in s.splitlines() if len(line) > 120]
+    long = [line for s in code for line in s.splitlines() if len(line) > 100]
     assert not long, f'lines over 100 columns: {long}'
     if file in NUMBERED: assert any('parameters' in c['metadata'].get('tags', []) for c in cells)
 

@@ -13,23 +13,35 @@ from pathlib import Path
 
 import nbformat
 import yaml
+from nbdev.config import get_config
 from nbdev.serve import proc_nbs
 
 from faceprivacy.core import path
+from faceprivacy.pipeline import run_cells
 
 SITE = path('_docs')
 PAGES = SITE/'pages'
+BLOB = get_config().git_url + '/blob/' + get_config().branch + '/'
 QUARTO = r'^\s*---\s*$|\{target=[^}]*\}'  # a rule above each documented name, and link targets
 
 
 def with_outputs(file):
     "The notebook `file`, each code cell with the outputs of the cell of the same id in the pipeline's run"
     nb = nbformat.read(file, as_version=4)
+    if file.stem == 'index': return front_page(nb)
     run = path('results', 'default', file.stem, file.name)
     if run.exists():
         outputs = {c.id: c.get('outputs', []) for c in nbformat.read(run, as_version=4).cells}
         for cell in nb.cells:
             if cell.cell_type == 'code': cell.outputs = outputs.get(cell.id, [])
+    return nb
+
+
+def front_page(nb):
+    "The front page is the README: results without their code, links that hold on the site"
+    for cell in run_cells(nb).cells:
+        if cell.cell_type == 'code': cell.source = '#| echo: false\n' + cell.source
+        else: cell.source = cell.source.replace('](../docs/', '](').replace('](../', '](' + BLOB)
     return nb
 
 

@@ -4,6 +4,7 @@ python docs/readme.py           write it
 python docs/readme.py --check   fail where it differs from the one on disk
 """
 import difflib
+import re
 import sys
 
 import nbformat
@@ -19,7 +20,8 @@ def readme() -> str:
     for output in (o for c in nb.cells if c.cell_type == 'code' for o in c.outputs):
         if output.output_type == 'error': raise RuntimeError(''.join(output.traceback))
     text, _ = MarkdownExporter(exclude_input=True).from_notebook_node(nb)
-    lines = [line.rstrip() for line in text.replace('(../', '(').splitlines()]
+    text = re.sub(r'\]\((\w+\.ipynb)', r'](nbs/\1', text).replace('](../', '](')  # links as seen from the root
+    lines = [line.rstrip() for line in text.splitlines()]
     kept = [line for line, before in zip(lines, [''] + lines) if line or before]  # one blank line, not more
     return '\n'.join(kept).strip() + '\n'
 

@@ -12,16 +12,17 @@ from nbformat import from_dict
 from nbformat.v4.rwbase import rejoin_lines
 from .core import atomic, path, read_json, write_json
 
-# %% ../nbs/05_pipeline.ipynb #54f93b51
+# %% ../nbs/05_pipeline.ipynb #beec47e7
 WIDGET = 'application/vnd.jupyter.widget-view+json'
 
 def tidy(nb):
-    "Drop from an executed notebook what changes from run to run: times, random ids, addresses, widgets"
+    "Drop from an executed notebook what changes from run to run: times, random ids, widgets"
     from nbdev.clean import clean_nb
     clean_nb(nb, allowed_cell_metadata_keys=['tags'], clean_ids=True)
     for cell in nb.cells:
         if 'injected-parameters' in cell.metadata.get('tags', []): cell['id'] = 'parameters'
-        if 'outputs' in cell: cell.outputs = [o for o in cell.outputs if WIDGET not in o.get('data', {})]
+        if 'outputs' not in cell: continue
+        cell.outputs = [o for o in cell.outputs if WIDGET not in o.get('data', {})]
     return nb
 
 # %% ../nbs/05_pipeline.ipynb #122b9d6e

@@ -16,7 +16,6 @@ from faceprivacy.pipeline import check_parameters, code_of
 
 NOTEBOOKS = sorted(path('nbs').glob('*.ipynb'))
 NUMBERED = [f for f in NOTEBOOKS if f.name[0].isdigit()]
-ROUGH = ['01_people']  # still to be brought to the style
 PIPELINE = yaml.safe_load(path('dvc.yaml').read_text())['stages']
 PROFILES = ['default', 'smoke', 'lfw']
 
@@ -52,7 +51,7 @@ def test_the_notebooks_are_clean(copy):
     assert not changed + missing, 'run nbdev_clean'
 
 
-@pytest.mark.parametrize('file', [f for f in NOTEBOOKS if f.stem not in ROUGH], ids=lambda f: f.stem)
+@pytest.mark.parametrize('file', NOTEBOOKS, ids=lambda f: f.stem)
 def test_a_notebook_keeps_the_style(file):
     cells = json.loads(file.read_text())['cells']
     code = [''.join(c['source']) for c in cells if c['cell_type'] == 'code']

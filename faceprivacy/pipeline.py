@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['WIDGET', 'tidy', 'check_parameters', 'run_cells', 'Tidy', 'note_time', 'code_of', 'write_code']
 
-# %% ../nbs/05_pipeline.ipynb #6b0b3adf
-import os, time
+# %% ../nbs/05_pipeline.ipynb #57f81796
+import logging, os, time
 from pathlib import Path
 from nbformat import from_dict
 from nbformat.v4.rwbase import rejoin_lines
@@ -45,7 +45,7 @@ def run_cells(nb):
         if shell.exc: break
     return rejoin_lines(nb)
 
-# %% ../nbs/05_pipeline.ipynb #29e58095
+# %% ../nbs/05_pipeline.ipynb #b9834162
 class Tidy:
     "papermill engine `tidy`: unknown parameters are refused, the executed notebook's bytes repeat"
     @classmethod
@@ -53,6 +53,7 @@ class Tidy:
         check_parameters(input_path, nb.metadata.get('papermill', {}).get('parameters', {}))
         if output_path: Path(output_path).parent.mkdir(parents=True, exist_ok=True)
         os.environ.update(TQDM_DISABLE='1')
+        logging.getLogger('accelerate').setLevel('WARNING')  # papermill's command asks all to talk
         begin = time.monotonic()
         nb = tidy(run_cells(nb))
         if output_path: note_time(output_path, time.monotonic() - begin)

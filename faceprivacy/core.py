@@ -136,15 +136,20 @@ def check_unit(z, name: str = 'z', tolerance: float = 1e-3):
         raise ValueError(f'{name}: row {worst} has length {length[worst]:.4g}, not 1: normalise')
     return z
 
-# %% ../nbs/00_core.ipynb #d780e8ce
+# %% ../nbs/00_core.ipynb #3753af51
 _palette = sns.color_palette('colorblind').as_hex()
-COLORS = dict(plain=_palette[7], slerp=_palette[0], slerp_hardened=_palette[2], paper='#222222',
-              mated=_palette[0], **{'non-mated': _palette[3]})
+COLORS = dict(plain=_palette[7], slerp=_palette[0], slerp_hardened=_palette[2],
+              slerp_learned=_palette[9], turn_only=_palette[6], drop_only=_palette[8],
+              biohash=_palette[1], mlp_hash=_palette[5], polyprotect=_palette[4],
+              ironmask='#7f3c5d', paper='#222222', mated=_palette[0],
+              **{'non-mated': _palette[3]})
 
-# %% ../nbs/00_core.ipynb #02e8400d
+# %% ../nbs/00_core.ipynb #7c6d6887
 def color(name: str) -> str:
-    "The colour of a method, the same in every figure; another name gets a fixed one"
-    return COLORS.get(name) or _palette[sum(name.encode()) % len(_palette)]
+    """The colour of a method, the same in every figure: of `slerp_one_key` that of `slerp`; a name
+    not in `COLORS` gets a fixed one"""
+    known = [n for n in COLORS if name == n or name.startswith(n + '_')]
+    return COLORS[max(known, key=len)] if known else _palette[sum(name.encode()) % len(_palette)]
 
 # %% ../nbs/00_core.ipynb #bdebebc5
 def use_style():

@@ -150,6 +150,13 @@ def hardened(cls: Slerp, **kw): return cls(**kw)
 @patch(as_prop=True)
 def groups(self: Slerp) -> int: return -(-self.dim//self.group_size)
 
+# %% ../nbs/10_slerp.ipynb #2ff75ff1
+@patch(as_prop=True)
+def thresholds(self: Slerp) -> np.ndarray | None:
+    "Scores, falling, at the distances arccos(score)/pi of the grid; None: take them from the data"
+    grid = self.threshold_grid
+    return None if grid is None else np.cos(np.pi*np.minimum(np.arange(0, 1 + grid, grid), 1))
+
 # %% ../nbs/10_slerp.ipynb #53921784
 @lru_cache
 def orthogonal(rows: int, columns: int, seed: int = 0) -> Tensor:

@@ -51,7 +51,7 @@ repro: data $(if $(filter lfw,$(PROFILE)),external)
 	@[ -e $(PIPELINE) ] || { echo "no profile $(PROFILE): there are default, smoke and lfw" >&2; exit 2; }
 	echo "==> pipeline of profile $(PROFILE)"
 	dvc repro $(PIPELINE)
-	dvc metrics show $(if $(filter default,$(PROFILE)),,--recursive) results/$(PROFILE) 2> /dev/null || true
+	echo "==> numbers: results/$(PROFILE)/*/metrics.json; executed notebooks and figures beside them"
 	[ $(PROFILE) = smoke ] || $(MAKE) --no-print-directory readme
 
 readme: data

@@ -59,6 +59,8 @@ def test_a_notebook_keeps_the_style(file):
     assert not any(c.get('outputs') for c in cells), 'outputs belong in results/, not in git'
     assert not lengths or lengths[-1] <= 25, f'a cell of {lengths[-1]} lines'
     assert len(cells) <= 82, f'{len(cells)} cells'
+    front = [line[:1] for line in ''.join(cells[0]['source']).splitlines() if line]
+    assert front == ['#', '>'], 'the first cell holds title and summary alone: nbdev drops the rest on the site'
     long = [line for s in code for line in s.splitlines() if len(line) > 100]
     assert not long, f'lines over 100 columns: {long}'
     if file in NUMBERED: assert any('parameters' in c['metadata'].get('tags', []) for c in cells)

@@ -49,10 +49,10 @@ def device() -> torch.device:
     "CUDA where there is one, else the CPU"
     return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
 
-# %% ../nbs/00_core.ipynb #ea6d65fd
+# %% ../nbs/00_core.ipynb #5b02f751
 @contextlib.contextmanager
-def atomic(dest):
-    "A temporary path beside `dest`, renamed to `dest` on success and removed on any error"
+def atomic(dest, mode: int = 0o644):
+    "A temporary path beside `dest`, on success renamed to `dest` with `mode`, on any error removed"
     dest = Path(dest)
     dest.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f'.{dest.name}.', suffix='.tmp', dir=dest.parent)
@@ -61,7 +61,7 @@ def atomic(dest):
     try:
         yield temporary
         with open(temporary, 'rb') as f: os.fsync(f.fileno())
-        temporary.chmod(0o644)
+        temporary.chmod(mode)
         temporary.replace(dest)
     finally: temporary.unlink(missing_ok=True)
 

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['GRADES', 'slerp', 'person_key', 'Batch', 'Keys', 'Protected', 'expand_key', 'derive_keys', 'drop_counts',
-           'dropout_mask', 'Slerp', 'orthogonal', 'official_keys', 'disclose', 'turn_back', 'chord_fit', 'Gallery']
+           'dropout_mask', 'Slerp', 'orthogonal', 'official_keys', 'disclose', 'turn_back', 'chord_fit', 'Gallery',
+           'in_threads']
 
 # %% ../nbs/10_slerp.ipynb #ae563394
 import math, secrets
@@ -109,7 +110,7 @@ def dropout_mask(weight: Tensor, order: Tensor, c: int, low: int, high: int) -> 
     hits = torch.zeros(*weight.shape, c, dtype=torch.int, device=order.device)
     return hits.scatter_add_(-1, order.long(), falls.int()) == 0
 
-# %% ../nbs/10_slerp.ipynb #f27455fe
+# %% ../nbs/10_slerp.ipynb #9d8e462f
 @dataclass(frozen=True)
 class Slerp:
     "SlerpFace: turn every group towards its key, drop part of it, compare what is left"
@@ -117,7 +118,7 @@ class Slerp:
     group_size: int = 16                # c
     alpha: float = .9                   # how far towards the key
     drop_rate: float = .5               # beta, nominal share of coordinates dropped
-    gap_base: float | None = None       # light groups lose more, heavy less; None: group_size/2
+    gap_base: float | None = 0.         # official: light groups lose more; None: group_size/2
     alpha_minus_weight: bool = True     # heavy groups turn a little less
     replacement_dropout: bool = False   # official: with replacement, 38 % fall where 50 % is meant
     query_own_alpha: bool = False       # official: the probe turns by its own weights
@@ -128,7 +129,7 @@ class Slerp:
 
     def __post_init__(self): self._refuse()
 
-# %% ../nbs/10_slerp.ipynb #9948d839
+# %% ../nbs/10_slerp.ipynb #3cc2db04
 @patch
 def _refuse(self: Slerp):
     "Raise at settings that mean nothing"
@@ -141,8 +142,8 @@ def _refuse(self: Slerp):
 @patch(cls_method=True)
 def official(cls: Slerp, **kw):
     "Every habit of the official code; other settings by keyword"
-    return cls(**{**dict(replacement_dropout=True, query_own_alpha=True, weighted_rows=True,
-                         threshold_grid=.01, seed=1337), **kw})
+    return cls(**{**dict(gap_base=None, replacement_dropout=True, query_own_alpha=True,
+                         weighted_rows=True, threshold_grid=.01, seed=1337), **kw})
 
 @patch(cls_method=True)
 def hardened(cls: Slerp, **kw): return cls(**kw)
@@ -176,14 +177,19 @@ def _floats(x, name, *shapes):
         raise ValueError(f'{name}: shape {wanted} is wanted, not {tuple(x.shape)}')
     if not x.isfinite().all(): raise ValueError(f'{name}: holds NaN or infinity')
 
-# %% ../nbs/10_slerp.ipynb #6a5530d6
+# %% ../nbs/10_slerp.ipynb #1df18baf
+@patch(as_prop=True)
+def basis(self: Slerp) -> Tensor:
+    "What spreads a vector over the groups: (groups x group_size, dim), orthonormal columns"
+    return orthogonal(self.groups*self.group_size, self.dim, self.map_seed)
+
 @patch
 def split(self: Slerp, z: Tensor, weight: Tensor | None = None):
     """Unit groups (b, m, c) and weights (b, m) of grid templates (b, m, c) or vectors (b, dim);
     `weight` is the attention map, None takes each group's share of the energy"""
     m, c = self.groups, self.group_size
     _floats(z, 'z', (None, m, c), (None, self.dim))
-    t = z if z.ndim == 3 else (z @ orthogonal(m*c, self.dim, self.map_seed).to(z).T).view(-1, m, c)
+    t = z if z.ndim == 3 else (z @ self.basis.to(z).T).view(-1, m, c)
     if weight is None: weight = F.normalize(t.flatten(1), dim=1).view_as(t).square().sum(-1)
     else: _floats(weight, 'weight', (len(z), m))
     if (weight < 0).any(): raise ValueError('weight: holds numbers below 0')
@@ -332,7 +338,7 @@ def _scores(x: Tensor, turn: Tensor, products: Tensor, stored: Tensor, block: in
         for a, b in zip(h, y): score.addcmul_(a, b)
     return score
 
-# %% ../nbs/10_slerp.ipynb #c0f44cc8
+# %% ../nbs/10_slerp.ipynb #a762d7d9
 @patch
 def _blocks(self: Slerp, z, gallery, weight, block):
     "What `_scores` wants for blocks of about `block` pairs: (rows, columns, arguments)"
@@ -349,7 +355,7 @@ def _blocks(self: Slerp, z, gallery, weight, block):
             c = turn[:, :, i] if gallery.turn is None else turn[..., j]
             yield i, j, (x[:, i], c, gallery.products[:, :, j], gallery.stored[..., j], block)
 
-def _spread(work, tasks):
+def in_threads(work, tasks):
     "Do `tasks` in as many threads as torch uses, each on its own: none waits between steps"
     threads = torch.get_num_threads()
     if min(threads, len(tasks)) == 1: return [work(t) for t in tasks]
@@ -358,7 +364,7 @@ def _spread(work, tasks):
             return list(pool.map(work, tasks))
     finally: torch.set_num_threads(threads)  # the linear algebra library shares one setting
 
-# %% ../nbs/10_slerp.ipynb #7481c3d9
+# %% ../nbs/10_slerp.ipynb #9d9e2205
 @patch
 def search(self: Slerp, z: Tensor, gallery: Gallery, weight: Tensor | None = None,
            block: int = 2**17) -> Tensor:
@@ -367,7 +373,7 @@ def search(self: Slerp, z: Tensor, gallery: Gallery, weight: Tensor | None = Non
     def work(task):
         i, j, arguments = task
         score[i, j] = _scores(*arguments)
-    _spread(work, list(self._blocks(z, gallery, weight, block)))
+    in_threads(work, list(self._blocks(z, gallery, weight, block)))
     return score
 
 @patch

@@ -130,8 +130,7 @@ def test_hardened_rows_are_unit_and_drop_the_nominal_rate(golden):
     scheme = Slerp.hardened()
     record = scheme.protect(golden['gallery'], scheme.keys(24), golden['gallery_map'])
     assert (record.rows.norm(dim=-1) - 1).abs().max() < 1e-6
-    light = golden['gallery_map'] < golden['gallery_map'].quantile(.5, -1, keepdim=True)
-    assert torch.equal((~record.mask).sum(-1), torch.where(light, 12, 4))
+    assert ((~record.mask).sum(-1) == 8).all(), 'as many in every group: zeros say nothing about the face'
 
 @pytest.mark.parametrize('scheme', [Slerp(), Slerp.official()], ids=['hardened', 'official'])
 def test_no_nan_at_zero_groups_and_at_the_poles(scheme, generator):

@@ -31,7 +31,7 @@ def draw_seeds(n: int, generator: torch.Generator | None = None) -> Seeds:
     drawn = bytearray(secrets.token_bytes(32*n))
     return Seeds(torch.frombuffer(drawn, dtype=torch.uint8).view(n, 32))
 
-# %% ../nbs/12_template_schemes.ipynb #868211f0
+# %% ../nbs/12_template_schemes.ipynb #92699b15
 def uniforms(keys: Seeds, *shape) -> Tensor:
     "Numbers (n, *shape) in (0, 1), float32, of the streams of `keys`"
     if keys.seed.ndim != 2 or keys.seed.shape[1] != 32 or keys.seed.dtype != torch.uint8:
@@ -41,9 +41,9 @@ def uniforms(keys: Seeds, *shape) -> Tensor:
     def stream(seed):
         return Cipher(algorithms.ChaCha20(seed, bytes(16)), None).encryptor().update(zeros)
     words = np.stack([np.frombuffer(stream(s.tobytes()), '<u4') for s in keys.seed.numpy()])
-    return torch.from_numpy(((words >> 8) + .5)*2.**-24).float().view(-1, *shape)
+    return torch.from_numpy(((words >> 9) + .5)*2.**-23).float().view(-1, *shape)
 
-# %% ../nbs/12_template_schemes.ipynb #0b7f53ed
+# %% ../nbs/12_template_schemes.ipynb #0069415e
 def orthonormal(x: Tensor, part: int = 32):
     "Q and R of matrices (n, a, b), a >= b, in as many threads as torch uses"
     part = min(part, -(-len(x)//torch.get_num_threads()))
@@ -52,14 +52,20 @@ def orthonormal(x: Tensor, part: int = 32):
 
 def gaussians(keys: Seeds, *shape) -> Tensor:
     "Standard normal numbers (n, *shape), float32, of the streams of `keys`"
-    return torch.special.ndtri(uniforms(keys, *shape).clamp(2.**-25, 1 - 2.**-24))
+    return torch.special.ndtri(uniforms(keys, *shape))
 
-# %% ../nbs/12_template_schemes.ipynb #43fa3c88
+# %% ../nbs/12_template_schemes.ipynb #83fae59a
 def _templates(z, dim, n):
     "Raise unless `z` are unit templates (n, dim), one for each key"
     if z.shape != (n, dim): raise ValueError(
         f'z: {n} templates of {dim} numbers are wanted, one a key, not {tuple(z.shape)}')
     return check_unit(z)
+
+def _records(protected, n, width, what='keys'):
+    "Raise unless `protected` are `n` records of `width` numbers, one for each of `what`"
+    found = tuple(getattr(protected, fields(protected)[0].name).shape[:2])
+    if found != (n, width): raise ValueError(
+        f'protected: {n} records of {width} are wanted, one for each of {what}, not {found}')
 
 # %% ../nbs/12_template_schemes.ipynb #f578e579
 @dataclass
@@ -73,7 +79,7 @@ class Plain:
     dim: int = 512
     key_bytes = 0
 
-# %% ../nbs/12_template_schemes.ipynb #2e7883a9
+# %% ../nbs/12_template_schemes.ipynb #6d435b87
 @patch
 def keys(self: Plain, n: int, generator=None) -> Template: return Template(torch.zeros(n, 0))
 @patch
@@ -81,10 +87,12 @@ def protect(self: Plain, z: Tensor, keys) -> Template:
     return Template(_templates(z, self.dim, len(keys)))
 @patch
 def compare(self: Plain, protected: Template, z: Tensor, keys) -> Tensor:
+    _records(protected, len(keys), self.dim)
     return (protected.template*_templates(z, self.dim, len(keys))).sum(1)
 @patch
 def identify(self: Plain, z: Tensor, protected: Template, keys) -> Tensor:
-    return z @ protected.template.T
+    _records(protected, len(keys), self.dim)
+    return _templates(z, self.dim, len(z)) @ protected.template.T
 @patch
 def leak(self: Plain, grade: str, protected: Template, keys) -> dict:
     return disclose(grade, dict(template=protected.template), {}, {})
@@ -101,7 +109,7 @@ class Matrices(Batch):
 
 def _hamming(a: Tensor, b: Tensor) -> Tensor: return (a == b).float().mean(-1)
 
-# %% ../nbs/12_template_schemes.ipynb #264ca343
+# %% ../nbs/12_template_schemes.ipynb #ca7ebb35
 @dataclass(frozen=True)
 class BioHash:
     "Signs of random orthonormal projections"
@@ -113,7 +121,7 @@ class BioHash:
     def length(self) -> int: return self.bits or self.dim
 
     def __post_init__(self):
-        if not 1 <= self.length <= self.dim: raise ValueError(
+        if self.bits is not None and not 1 <= self.bits <= self.dim: raise ValueError(
             f'bits: 1 to dim={self.dim} are wanted, not {self.bits}: the reduced QR has no more')
 
 # %% ../nbs/12_template_schemes.ipynb #971a9589
@@ -129,13 +137,15 @@ def protect(self: BioHash, z: Tensor, keys) -> Bits:
     y = torch.einsum('nd,ndl->nl', _templates(z, self.dim, len(keys)), self.grow(keys).matrix)
     return Bits(y > y.mean(-1, keepdim=True))
 
-# %% ../nbs/12_template_schemes.ipynb #89c5f84e
+# %% ../nbs/12_template_schemes.ipynb #130bf40c
 @patch
 def compare(self: BioHash, protected: Bits, z: Tensor, keys) -> Tensor:
+    _records(protected, len(keys), self.length)
     return _hamming(protected.bits, self.protect(z, keys).bits)
 @patch
 def identify(self: BioHash, z: Tensor, protected: Bits, keys) -> Tensor:
-    y = torch.einsum('qd,ndl->qnl', z, self.grow(keys).matrix)
+    _records(protected, len(keys), self.length)
+    y = torch.einsum('qd,ndl->qnl', _templates(z, self.dim, len(z)), self.grow(keys).matrix)
     return _hamming(protected.bits, y > y.mean(-1, keepdim=True))
 @patch
 def leak(self: BioHash, grade: str, protected: Bits, keys) -> dict:
@@ -171,7 +181,7 @@ def layers(self: MLPHash, keys) -> list:
     sizes = [self.dim] + [self.width]*(self.depth - 1)
     return list(self.grow(keys).matrix.split(sizes, 1))
 
-# %% ../nbs/12_template_schemes.ipynb #bcbb16ca
+# %% ../nbs/12_template_schemes.ipynb #45194725
 @patch
 def protect(self: MLPHash, z: Tensor, keys) -> Bits:
     x = _templates(z, self.dim, len(keys))
@@ -179,12 +189,14 @@ def protect(self: MLPHash, z: Tensor, keys) -> Bits:
     return Bits(x > x.mean(-1, keepdim=True))
 @patch
 def compare(self: MLPHash, protected: Bits, z: Tensor, keys) -> Tensor:
+    _records(protected, len(keys), self.width)
     return _hamming(protected.bits, self.protect(z, keys).bits)
 
-# %% ../nbs/12_template_schemes.ipynb #9f0ac9fa
+# %% ../nbs/12_template_schemes.ipynb #eb2ec8f4
 @patch
 def identify(self: MLPHash, z: Tensor, protected: Bits, keys) -> Tensor:
-    x = z.expand(len(keys), *z.shape)
+    _records(protected, len(keys), self.width)
+    x = _templates(z, self.dim, len(z)).expand(len(keys), *z.shape)
     for w in self.layers(keys): x = (x @ w).relu()
     return _hamming(protected.bits, (x > x.mean(-1, keepdim=True)).transpose(0, 1))
 @patch
@@ -237,21 +249,23 @@ def _windows(self: PolyProtect, z):
     step = self.m - self.overlap
     return F.pad(z, (0, (self.length - 1)*step + self.m - self.dim)).unfold(1, self.m, step)
 
-# %% ../nbs/12_template_schemes.ipynb #98f27576
+# %% ../nbs/12_template_schemes.ipynb #7fb1ad4e
 def _half_cosine(a, b): return (1 + F.cosine_similarity(a, b, dim=-1))/2
 @patch
 def compare(self: PolyProtect, protected: Values, z: Tensor, keys: Polynomials) -> Tensor:
+    _records(protected, len(keys), self.length)
     return _half_cosine(protected.vector, self.protect(z, keys).vector)
 @patch
 def identify(self: PolyProtect, z: Tensor, protected: Values, keys: Polynomials) -> Tensor:
-    windows = self._windows(z)[:, None]
+    _records(protected, len(keys), self.length)
+    windows = self._windows(_templates(z, self.dim, len(z)))[:, None]
     power = windows**keys.exponents[:, None]
     return _half_cosine(protected.vector, (power*keys.coefficients[:, None]).sum(-1))
 @patch
 def leak(self: PolyProtect, grade: str, protected: Values, keys: Polynomials) -> dict:
     return disclose(grade, dict(vector=protected.vector), dict(vars(keys)), {})
 
-# %% ../nbs/12_template_schemes.ipynb #0b664cc9
+# %% ../nbs/12_template_schemes.ipynb #8f1efa45
 @dataclass(frozen=True)
 class IronMask:
     "A rotation to a secret codeword, and the codeword's digest"
@@ -259,6 +273,9 @@ class IronMask:
     weight: int | None = None  # entries of a codeword that are not 0, None: dim/32, at least 8
 
     key_bytes = 0
+    def __post_init__(self):
+        if self.weight is not None and not 1 <= self.weight <= self.dim: raise ValueError(
+            f'weight: 1 to dim={self.dim} is wanted, not {self.weight}')
     @property
     def alpha(self) -> int: return self.weight or max(8, self.dim//32)
     @property
@@ -305,17 +322,20 @@ def protect(self: IronMask, z: Tensor, keys: Seeds) -> Rotations:
     turned = F.normalize((Q @ z[..., None])[..., 0], dim=-1)
     return Rotations(plane_rotation(turned, code) @ Q, digests(code))
 
-# %% ../nbs/12_template_schemes.ipynb #a502099b
+# %% ../nbs/12_template_schemes.ipynb #b368a355
 def _same(a: Tensor, b: Tensor) -> Tensor:
     "Whether digests (n, 32) agree, compared in constant time"
     pairs = zip(a.numpy(), b.numpy())
     return torch.tensor([float(hmac.compare_digest(x.tobytes(), y.tobytes())) for x, y in pairs])
 @patch
 def compare(self: IronMask, protected: Rotations, z: Tensor, keys=None) -> Tensor:
-    y = (protected.rotation @ _templates(z, self.dim, len(protected))[..., None])[..., 0]
+    _records(protected, len(z), self.dim, 'z')
+    y = (protected.rotation @ _templates(z, self.dim, len(z))[..., None])[..., 0]
     return _same(digests(self.decode(y)), protected.digest)
 @patch
 def identify(self: IronMask, z: Tensor, protected: Rotations, keys=None) -> Tensor:
+    _records(protected, len(protected), self.dim, 'the records')
+    z = _templates(z, self.dim, len(z))
     codes = self.decode(torch.einsum('nij,qj->qni', protected.rotation, z))
     return torch.stack([_same(digests(c), protected.digest) for c in codes])
 @patch

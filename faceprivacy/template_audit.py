@@ -67,17 +67,17 @@ def leaks(scheme, z: Tensor, grade: str, records: int, generator) -> list:
     "What leaks of `records` enrolments of templates (n, d), each under new keys"
     return [renewed(scheme, z, grade, generator) for _ in range(records)]
 
-# %% ../nbs/13_template_audit.ipynb #6865f548
+# %% ../nbs/13_template_audit.ipynb #7affc1bf
 def irreversibility(scheme, case: Case, generator, records=(1, 2, 4), rounds: int = 500) -> dict:
     "grade -> records -> measure -> value, low, high; a grade that adds nothing repeats the last"
     found, before = {}, None
     full = leaks(scheme, case.z, GRADES[-1], max(records), generator)
     for grade in GRADES:
         names = scheme.leak(grade, *_one(scheme, case, generator)).keys()
-        if names != before: found[grade] = {
-            r: _attack(scheme, [{k: l[k] for k in names} for l in full[:r]], case, generator, rounds)
-            for r in records}
-        else: found[grade] = found[last]
+        held = [{k: l[k] for k in names} for l in full]
+        if names == before: found[grade] = found[last]
+        else: found[grade] = {r: _attack(scheme, held[:r], case, generator, rounds)
+                              for r in records}
         before, last = names, grade
     return found
 
@@ -89,17 +89,16 @@ def _attack(scheme, held, case, generator, rounds):
     z_hat = invert(scheme, held, case.prior, generator)
     return attack_success(z_hat, case.z, case.other, case.thresholds, case.person, rounds=rounds)
 
-# %% ../nbs/13_template_audit.ipynb #f9380285
+# %% ../nbs/13_template_audit.ipynb #fe5ddefc
 def link_pairs(data: dict, rows: Tensor, n: int, generator):
     "Up to `n` mated and `n` non-mated pairs of different images among `rows` of the data"
-    i, j = torch.randint(len(rows), (2, 60*n), generator=generator)
-    person = data['person'][rows]
-    same, apart = (person[i] == person[j]) & (i != j), person[i] != person[j]
-    _, k = (i*len(rows) + j)[same].unique(return_inverse=True)
-    first = torch.full((int(k.max()) + 1,), len(k)).scatter_reduce(0, k, torch.arange(len(k)), 'amin')
-    mated = same.nonzero()[:, 0][first.sort().values[:n]]
-    chosen = torch.cat([mated, apart.nonzero()[:n, 0]])
-    return rows[i[chosen]], rows[j[chosen]]
+    person, mixed = data['person'], torch.randperm(len(rows), generator=generator)
+    rows = rows[mixed][person[rows[mixed]].sort(stable=True).indices]
+    mated = (person[rows[1:]] == person[rows[:-1]]).nonzero()[:, 0]  # neighbours
+    mated = mated[torch.randperm(len(mated), generator=generator)[:n]]
+    i, j = rows[torch.randint(len(rows), (2, 2*n), generator=generator)]
+    apart = (person[i] != person[j]).nonzero()[:n, 0]
+    return torch.cat([rows[mated], i[apart]]), torch.cat([rows[mated + 1], j[apart]])
 
 # %% ../nbs/13_template_audit.ipynb #76262363
 def linkage(scheme, data: dict, train, test, prior: Population, generator, inverted: int = 100,

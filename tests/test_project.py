@@ -70,7 +70,11 @@ def imported(code):
     "The modules of this library that some code imports"
     lines = [line for line in code.splitlines() if not re.match(r'\s*[%!]', line)]
     for node in ast.walk(ast.parse('\n'.join(lines))):
-        if isinstance(node, ast.ImportFrom) and (node.module or '').startswith('faceprivacy.'): yield node.module.split('.')[1]
+        if isinstance(node, ast.ImportFrom):
+            name = '.'*node.level + (node.module or '')
+            if name == '.' or name == 'faceprivacy': yield from (a.name for a in node.names)
+            elif name.startswith('.'): yield name[1:]
+            elif name.startswith('faceprivacy.'): yield name.split('.')[1]
         if isinstance(node, ast.Import): yield from (a.name.split('.')[1] for a in node.names if a.name.startswith('faceprivacy.'))
 
 

@@ -1,190 +1,288 @@
-"Template schemes and their records: what the papers say of them, and what wrong input says"
-import math
-import os
+"Template schemes: what papers publish of them, the promises that all keep, and what wrong input says"
+import hashlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from faceprivacy.records import load_keys, load_records, save_keys, save_records
+from faceprivacy.core import load_tensors
 from faceprivacy.slerp import GRADES, Slerp
-from faceprivacy.template_schemes import (SCHEMES, BioHash, IronMask, MLPHash, Polynomials, PolyProtect, Seeds, digests,
-                                          draw_seeds, orthonormal, plane_rotation, record_bytes, scenario_scores, uniforms)
+from faceprivacy.template_schemes import (
+    SCHEMES, BioHash, IronMask, MLPHash, PolyProtect, Seeds, digests, draw_seeds, gaussians, plane_rotation,
+    scenario_scores, uniforms)
+from faceprivacy.verification import measure
 
-NAMES = list(SCHEMES)
-
+DIM, N = 64, 10
+every_scheme = pytest.mark.parametrize('name', SCHEMES)
+KEYED = [n for n in SCHEMES if n not in ('plain', 'ironmask')]
 
 @pytest.fixture
 def generator(): return torch.Generator().manual_seed(0)
 
-
 def unit(*shape, generator): return F.normalize(torch.randn(*shape, generator=generator), dim=-1)
 
+def enrolled(name, generator, n=N, dim=DIM):
+    "A scheme, templates, keys, records"
+    s, z = SCHEMES[name](dim), unit(n, dim, generator=generator)
+    keys = s.keys(n, generator)
+    return s, z, keys, s.protect(z, keys)
 
-@pytest.mark.parametrize('name', NAMES)
-def test_a_scheme_keeps_its_promises(name, generator):
-    s, z = SCHEMES[name](64), unit(20, 64, generator=generator)
-    keys = s.keys(20, generator)
-    record = s.protect(z, keys)
+@pytest.fixture(scope='module')
+def people(): return load_tensors(Path(__file__).parents[1]/'data/people/templates.safetensors')
+
+# keys
+
+def test_seeds_are_secret_or_repeat():
+    assert not torch.equal(draw_seeds(2).seed, draw_seeds(2).seed)
+    again = lambda: draw_seeds(2, torch.Generator().manual_seed(3)).seed
+    assert torch.equal(again(), again())
+
+def test_what_grows_from_a_seed_is_its_own(generator):
+    keys = draw_seeds(50, generator)
+    assert torch.equal(uniforms(keys[[7]], 8, 8), uniforms(keys, 8, 8)[[7]])
+    x = gaussians(keys, 400).double()
+    assert x.isfinite().all() and abs(x.mean()) < .03 and abs(x.std() - 1) < .03
+    assert (torch.corrcoef(x) - torch.eye(50)).abs().max() < .3  # streams have nothing in common
+
+# what every scheme promises
+
+@every_scheme
+def test_the_same_template_and_key_score_highest(name, generator):
+    s, z, keys, record = enrolled(name, generator)
     same, other = s.compare(record, z, keys), s.compare(record, z.roll(1, 0), keys)
-    assert same.min() > other.max() and same.shape == (20,)
-    every = s.identify(z, record, keys)
-    assert torch.allclose(every.diag(), same, atol=1e-4)
-    for i in (0, 7): assert torch.allclose(every[i], s.compare(record, z[[i]*20], keys), atol=1e-4)
-    assert record_bytes(record) > 0 and s.key_bytes >= 0
-    held = [set(s.leak(g, record, keys)) for g in GRADES]
-    assert held[0] <= held[1] <= held[2]
+    assert same.shape == (N,) and (same - same.max()).abs().max() < 1e-4
+    assert same.min() > other.max()
 
+@pytest.mark.parametrize('name', KEYED)
+def test_a_revoked_key_scores_like_an_impostor(name, generator):
+    s, z, keys, record = enrolled(name, generator, 60)
+    own, renewed = s.compare(record, z, keys), s.compare(record, z, s.keys(60, generator))
+    impostor = s.compare(record, z.roll(1, 0), s.keys(60, generator))
+    assert renewed.max() < own.min()
+    assert abs(renewed.mean() - impostor.mean()) < 4*impostor.std()/60**.5 + 1e-6
 
-@pytest.mark.parametrize('name', [n for n in NAMES if n not in ('plain', 'ironmask')])
-def test_a_revoked_key_scores_like_a_stranger(name, generator):
-    s, z = SCHEMES[name](64), unit(200, 64, generator=generator)
-    old, new = s.keys(200, generator), s.keys(200, generator)
-    record = s.protect(z, old)
-    renewed, stranger = s.compare(record, z, new), s.compare(record, z.roll(1, 0), new)
-    assert abs(renewed.mean() - stranger.mean()) < .5*stranger.std() + .02
+def test_a_renewed_ironmask_does_not_open_by_the_old_codeword(generator):
+    s, z, _, record = enrolled('ironmask', generator)
+    again = s.protect(z, s.keys(N, generator))
+    assert not (again.digest == record.digest).all(1).any()
 
+@every_scheme
+def test_identify_says_what_compare_says(name, generator):
+    s, z, keys, record = enrolled(name, generator)
+    q, n = torch.cartesian_prod(torch.arange(N), torch.arange(N)).T
+    pairs = s.compare(record[n], z[q], keys[n]).view(N, N)
+    assert (s.identify(z, record, keys) - pairs).abs().max() < 1e-4
 
-@pytest.mark.parametrize('name', NAMES)
+@every_scheme
 def test_the_same_generator_gives_the_same_record(name):
-    s, z = SCHEMES[name](64), unit(3, 64, generator=torch.Generator().manual_seed(1))
-    a, b = (s.protect(z, s.keys(3, torch.Generator().manual_seed(2))) for _ in range(2))
-    for x, y in zip(vars(a).values(), vars(b).values()): assert torch.equal(x, y)
-    c = s.protect(z, s.keys(3))  # from secrets
-    if name != 'plain': assert not torch.equal(next(iter(vars(a).values())), next(iter(vars(c).values())))
+    first, again = (vars(enrolled(name, torch.Generator().manual_seed(1))[3]) for _ in range(2))
+    assert all(torch.equal(first[k], again[k]) for k in first)
 
+@every_scheme
+def test_grades_disclose_more_and_more(name, generator):
+    s, _, keys, record = enrolled(name, generator)
+    held = [set(s.leak(g, record, keys)) for g in GRADES]
+    assert held[0] and held[0] <= held[1] <= held[2]
+    with pytest.raises(ValueError, match='grade: one of'): s.leak('everything', record, keys)
 
-@pytest.mark.parametrize('name', NAMES)
-@pytest.mark.parametrize('spoil, message', [
-    (lambda z: z*2, 'length'), (lambda z: z*0, 'length'), (lambda z: z[:, :32], 'z'), (lambda z: z[:2], 'keys|one a key'),
-    (lambda z: z.where(z != z[0, 0], torch.nan), 'NaN|finite')])
-def test_bad_templates_are_refused(name, spoil, message, generator):
-    s, z = SCHEMES[name](64), unit(3, 64, generator=generator)
-    if name.startswith('slerp') and message == 'length': pytest.skip('directions only: lengths do not matter')
-    with pytest.raises(ValueError, match=message): s.protect(spoil(z), s.keys(3, generator))
+@every_scheme
+def test_rows_are_protected_alone_as_together(name, generator):
+    s, z, keys, record = enrolled(name, generator)
+    alone = vars(s.protect(z[[4]], keys[[4]]))
+    for k, v in vars(record).items(): assert torch.allclose(alone[k].float(), v[[4]].float(), atol=1e-4), k
 
+# BioHash
 
-def test_bad_keys_are_refused(generator):
-    z = unit(3, 64, generator=generator)
-    with pytest.raises(ValueError, match='one a key'): BioHash(64).protect(z, draw_seeds(4, generator))
-    with pytest.raises(ValueError, match='bytes are wanted'): uniforms(Seeds(torch.zeros(3, 8, dtype=torch.uint8)), 2)
-    with pytest.raises(ValueError, match='5 coefficients'):
-        PolyProtect(64).protect(z, Polynomials(torch.ones(3, 4).long(), torch.ones(3, 4).long()))
-    with pytest.raises(ValueError, match='overlap'): PolyProtect(64, overlap=5)
-    with pytest.raises(ValueError, match='reduced QR'): BioHash(64, 65)
-
-
-@pytest.mark.parametrize('bits, cosine', [(512, .795), (128, .384)])
-def test_biohash_inverts_by_one_line(bits, cosine, generator):
-    s, z = BioHash(512, bits), unit(30, 512, generator=generator)
-    keys = s.keys(30, generator)
-    held = s.leak('full', s.protect(z, keys), keys)
+@pytest.mark.parametrize('bits, n', [(512, 16), (128, 100)])
+def test_biohash_inverts_in_one_line(bits, n, generator):
+    "To the root of 2/pi times the share of directions: .798 and .399. The sheet's .795 and .384 are single simulations"
+    s, z = BioHash(512, bits), unit(n, 512, generator=generator)
+    keys = s.keys(n, generator)
+    held = s.leak('template+key', s.protect(z, keys), keys)
     back = torch.einsum('ndl,nl->nd', held['matrix'], 2*held['bits'].float() - 1)
-    assert F.cosine_similarity(back, z).mean().item() == pytest.approx(cosine, abs=.02)
+    cosine = F.cosine_similarity(back, z)
+    assert cosine.mean().item() == pytest.approx((2/np.pi*bits/512)**.5, abs=4*cosine.std().item()/n**.5)
+    assert cosine.std() < .03
 
+def test_biohash_columns_are_orthonormal(generator):
+    s = BioHash(DIM, 40)
+    Q = s.grow(s.keys(3, generator)).matrix
+    assert Q.shape == (3, DIM, 40) and (Q.mT @ Q - torch.eye(40)).abs().max() < 1e-4
 
-def test_biohash_is_the_published_computation(generator):
-    s, z = BioHash(32, 20), unit(4, 32, generator=generator)
-    keys = s.keys(4, generator)
-    for i, x in enumerate(uniforms(keys, 32, 20).double().numpy()):
-        y = z[i].double().numpy() @ np.linalg.qr(x)[0]
-        assert ((y > y.mean()) == s.protect(z, keys).bits[i].numpy()).mean() >= 19/20  # last bits of float32
+def test_biohash_by_hand(generator):
+    s, z, keys, record = enrolled('biohash', generator, 2)
+    A = uniforms(keys, DIM, DIM)[1].double().numpy()
+    y = z[1].double().numpy() @ np.linalg.qr(A)[0]
+    clear = np.abs(y - y.mean()) > 1e-4  # QR of float32 differs in the last digits
+    assert (record.bits[1].numpy() == (y > y.mean()))[clear].all() and clear.mean() > .9
 
+def test_biohash_refuses_bits_that_qr_does_not_have():
+    with pytest.raises(ValueError, match='bits: 1 to dim=512 are wanted, not 1024'): BioHash(512, 1024)
 
-def test_mlp_hash_layers_are_semi_orthogonal(generator):
-    for w, (a, b) in zip(MLPHash(32, 64, 3).layers(draw_seeds(2, generator)), ((32, 64), (64, 64), (64, 64))):
-        assert w.shape == (2, a, b) and torch.allclose(w @ w.mT, torch.eye(a).expand(2, a, a), atol=1e-4)
+# MLP-Hash
 
+@pytest.mark.parametrize('dim, width', [(32, 64), (64, 32), (48, 48)])
+def test_mlp_hash_weights_are_semi_orthogonal(dim, width, generator):
+    s = MLPHash(dim, width)
+    first, *others = s.layers(s.keys(2, generator))
+    assert first.shape == (2, dim, width) and len(others) == 2 and others[0].shape == (2, width, width)
+    short = first @ first.mT if dim <= width else first.mT @ first
+    assert (short - torch.eye(min(dim, width))).abs().max() < 1e-4
 
-def test_polyprotect_sizes_and_trend(generator):
+# PolyProtect
+
+def test_polyprotect_sizes():
     assert [PolyProtect(512, 7, o).length for o in range(7)] == [74, 86, 102, 128, 170, 254, 506]
-    who, who_not = unit(300, 128, generator=generator), unit(300, 128, generator=generator)
-    probe = F.normalize(who + .6*who_not, dim=1)
-    def apart(overlap):
-        s, g = PolyProtect(128, overlap=overlap), torch.Generator().manual_seed(1)
-        keys = s.keys(300, g)
-        record = s.protect(who, keys)
-        mated, other = s.compare(record, probe, keys), s.compare(record, probe.roll(1, 0), keys)
-        return (mated.mean() - other.mean())/other.std()
-    assert apart(0) < apart(2) < apart(4), 'more overlap, more of the person'
 
-
-def test_ironmask_turns_a_template_to_its_codeword(generator):
-    s, z = IronMask(512), unit(5, 512, generator=generator)
-    record = s.protect(z, s.keys(5, generator))
-    y = (record.rotation @ z[..., None])[..., 0]
-    assert torch.allclose(y, s.decode(y), atol=1e-5) and torch.equal(digests(s.decode(y)), record.digest)
-    assert ((s.decode(y) != 0).sum(1) == 16).all()
-    eye = record.rotation @ record.rotation.mT
-    assert torch.allclose(eye, torch.eye(512).expand_as(eye), atol=1e-4)
-    assert s.key_space == pytest.approx(115.4, abs=.1)
-
-
-def test_plane_rotation_is_one(generator):
-    t, c = (unit(6, 24, generator=generator).double() for _ in range(2))
-    R = plane_rotation(t, c)
-    assert torch.allclose((R @ t[..., None])[..., 0], c, atol=1e-6)
-    assert torch.allclose(torch.linalg.det(R), torch.ones(6).double(), atol=1e-5)
-    other = unit(6, 24, generator=generator).double()
-    basis = torch.linalg.qr(torch.stack([t, c], -1)).Q
-    off = other - (basis @ (basis.mT @ other[..., None]))[..., 0]
-    assert torch.allclose((R @ off[..., None])[..., 0], off, atol=1e-6)
-
-
-def test_orthonormal_is_qr(generator):
-    x = torch.randn(70, 8, 5, generator=generator)
-    q, r = orthonormal(x)
-    assert torch.allclose(q @ r, x, atol=1e-5)
-
-
-@pytest.mark.parametrize('name', NAMES)
-def test_scenarios(name, generator):
-    z = unit(40, 64, generator=generator)
-    data = dict(z=torch.cat([z, F.normalize(z + .4*unit(40, 64, generator=generator), dim=1)]),
-                person=torch.arange(40).repeat(2), left=torch.arange(40).repeat(2),
-                right=torch.cat([torch.arange(40, 80), torch.arange(40, 80).roll(1)]))
-    data |= dict(mated=torch.arange(80) < 40, fold=torch.arange(80) % 10)
-    kept, stolen = (scenario_scores(SCHEMES[name](64), data, s, torch.Generator().manual_seed(3)) for s in (False, True))
-    assert np.allclose(kept.score[kept.mated], stolen.score[stolen.mated], atol=1e-5), 'mated pairs have one key'
-    assert kept.score[kept.mated].mean() > kept.score[~kept.mated].mean()
-
-
-# records
-
-@pytest.fixture
-def stored(tmp_path, generator):
-    s, z = BioHash(64), unit(3, 64, generator=generator)
+@pytest.mark.parametrize('m, o', [(5, 0), (5, 4), (7, 2), (7, 6)])
+def test_polyprotect_in_a_loop(m, o, generator):
+    s, z = PolyProtect(DIM, m, o), unit(3, DIM, generator=generator)
     keys = s.keys(3, generator)
-    save_records(tmp_path/'r', s, s.protect(z, keys), 'small', 'abc')
-    save_keys(tmp_path/'k', s, keys, 'abc')
-    return tmp_path, s, keys
+    found = s.protect(z, keys).vector
+    assert found.shape == (3, s.length)
+    for i in range(3):
+        v, want = np.pad(z[i].double().numpy(), (0, 2*m)), []
+        for start in range(0, DIM - o, m - o):
+            terms = zip(keys.coefficients[i].tolist(), keys.exponents[i].tolist(), v[start:start + m])
+            want.append(sum(c*x**e for c, e, x in terms))
+        assert np.allclose(found[i], want, atol=1e-5)
 
+def test_polyprotect_keys(generator):
+    keys = PolyProtect(DIM, 7, largest=100).keys(300, generator)
+    assert (keys.exponents.sort(1).values == torch.arange(1, 8)).all()
+    assert keys.coefficients.abs().max() == 100 and (keys.coefficients != 0).all()
+    assert all(len(set(c)) == 7 for c in keys.coefficients.tolist())
 
-def test_records_and_keys_come_back(stored):
-    folder, s, keys = stored
-    record, head = load_records(folder/'r', s, 'small')
-    assert head['key_ids'] == list('abc') and record.bits.dtype == torch.bool
-    assert torch.equal(load_keys(folder/'k', s, 'ca').seed, keys.seed[[2, 0]])
-    assert os.stat(folder/'k').st_mode & 0o777 == 0o600
-    assert b'seed' not in (folder/'r').read_bytes()
+@pytest.mark.parametrize('stolen', [False, True])
+def test_polyprotect_recognises_better_with_overlap(people, stolen):
+    "The published trend, on the embedded templates, over four draws of keys"
+    def area(overlap):
+        draws = (scenario_scores(PolyProtect(128, 7, overlap), people, stolen, torch.Generator().manual_seed(i))
+                 for i in range(4))
+        return np.mean([measure(c)['auc'] for c in draws])
+    none, some, most = map(area, (0, 3, 6))
+    assert none < most and none < some
+    if stolen: assert some < most  # with keys kept both are at .9999, on 64 people: no room for a trend
 
+# IronMask
 
-@pytest.mark.parametrize('call, message', [
-    (lambda d, s, k: load_records(d/'r', Slerp(64)), 'scheme is BioHash, not Slerp'),
-    (lambda d, s, k: load_records(d/'r', BioHash(64, 32)), 'settings is'),
-    (lambda d, s, k: load_records(d/'r', s, 'ir50'), 'extractor is small, not ir50'),
-    (lambda d, s, k: load_records(d/'k'), 'holds Seeds'),
-    (lambda d, s, k: load_keys(d/'r'), 'holds Bits'),
-    (lambda d, s, k: load_keys(d/'k', s, 'xa'), "no key of \\['x'\\]"),
-    (lambda d, s, k: save_keys(d/'r', s, k, 'abc'), 'different files'),
-    (lambda d, s, k: save_keys(d/'new', s, k, 'ab'), 'key_ids: 3 are wanted'),
-    (lambda d, s, k: (d/'bad').write_bytes(b'\x80\x04pickle') and load_records(d/'bad'), 'no whole safetensors')])
-def test_wrong_files_are_refused(stored, call, message):
-    with pytest.raises(ValueError, match=message): call(*stored)
+def test_ironmask_takes_the_template_to_a_codeword(generator):
+    s, z = IronMask(512, 16), unit(4, 512, generator=generator)
+    record = s.protect(z, s.keys(4, generator))
+    P = record.rotation
+    assert (P @ P.mT - torch.eye(512)).abs().max() < 1e-4
+    y = (P @ z[..., None])[..., 0]
+    code = s.decode(y)
+    assert (y - code).abs().max() < 1e-4
+    assert ((code != 0).sum(1) == 16).all() and (code[code != 0].abs() - .25).abs().max() < 1e-6
+    want = hashlib.sha256(code[0].sign().to(torch.int8).numpy().tobytes()).digest()
+    assert record.digest[0].numpy().tobytes() == want == digests(code)[0].numpy().tobytes()
 
+def test_plane_rotation_leaves_what_is_outside_the_plane(generator):
+    t, c = (unit(5, 20, generator=generator).double() for _ in 'tc')
+    R = plane_rotation(F.normalize(t, dim=1), F.normalize(c, dim=1))
+    basis = torch.linalg.qr(torch.stack([t, c], -1), mode='complete').Q[..., 2:]
+    assert (R @ basis - basis).abs().max() < 1e-6
 
-def test_another_version_is_refused(stored, monkeypatch):
-    folder, s, keys = stored
-    monkeypatch.setattr('faceprivacy.records.VERSION', 2)
-    with pytest.raises(ValueError, match='version 1, this code reads 2'): load_records(folder/'r')
+def test_plane_rotation_of_equal_ends_is_none():
+    t = torch.eye(6)[:1]
+    assert (plane_rotation(t, t) - torch.eye(6)).abs().max() < 1e-6
+
+def test_ironmask_has_two_scores(generator):
+    s, z, keys, record = enrolled('ironmask', generator)
+    near = F.normalize(z + .1*unit(N, DIM, generator=generator), dim=1)
+    assert set(s.compare(record, near, keys).tolist()) <= {0., 1.}
+    assert s.compare(record, near, keys).mean() > s.compare(record, z.roll(1, 0), keys).mean() == 0
+
+def test_ironmask_key_space_is_the_published_one():
+    assert IronMask(512, 16).key_space == pytest.approx(115.4, abs=.05)
+
+# SlerpFace
+
+@pytest.mark.parametrize('name, scheme', [('slerp', Slerp.official(dim=DIM)), ('slerp_hardened', Slerp.hardened(dim=DIM))])
+def test_slerp_is_the_one_of_its_notebook(name, scheme, generator):
+    s, z, keys, record = enrolled(name, generator)
+    assert s == scheme and s.key_bytes == 32
+    assert torch.equal(record.rows, scheme.protect(z, keys).rows)
+    assert torch.equal(s.identify(z, record, keys), scheme.search(z, scheme.gallery(record, keys)))
+
+# scenarios
+
+@pytest.mark.parametrize('name', ['biohash', 'mlp_hash', 'polyprotect'])
+def test_a_stolen_key_hurts(name, people):
+    areas = [measure(scenario_scores(SCHEMES[name](128), people, stolen, torch.Generator().manual_seed(0)))['auc']
+             for stolen in (False, True)]
+    assert areas[0] >= areas[1] > .9
+
+@every_scheme
+def test_scenarios_differ_only_for_non_mated(name, people):
+    c = [scenario_scores(SCHEMES[name](128), people, stolen, torch.Generator().manual_seed(0)) for stolen in (False, True)]
+    assert np.allclose(c[0].score[c[0].mated], c[1].score[c[1].mated], atol=1e-5)
+
+# wrong input
+
+@every_scheme
+@pytest.mark.parametrize('z, says', [
+    (torch.full((N, DIM), torch.nan), 'NaN'), (F.normalize(torch.ones(N, DIM//2), dim=1), 'wanted'),
+    (F.normalize(torch.ones(N - 1, DIM), dim=1), 'wanted')], ids=['nan', 'too short', 'too few'])
+def test_templates_that_are_none(name, z, says, generator):
+    s, _, keys, record = enrolled(name, generator)
+    with pytest.raises(ValueError, match=says): s.protect(z, keys)
+    with pytest.raises(ValueError, match=says): s.compare(record, z, keys)
+
+@pytest.mark.parametrize('name', [n for n in SCHEMES if 'slerp' not in n])  # a group of zeros has a place there
+def test_templates_without_length(name, generator):
+    s, _, keys, _ = enrolled(name, generator)
+    with pytest.raises(ValueError, match='row 0 has length 0, not 1'): s.protect(torch.zeros(N, DIM), keys)
+
+@pytest.mark.parametrize('name', ['biohash', 'mlp_hash', 'ironmask'])
+def test_seeds_of_the_wrong_size(name, generator):
+    s, z, *_ = enrolled(name, generator)
+    with pytest.raises(ValueError, match=r'keys: \(n, 32\) bytes are wanted, not \(10, 16\)'):
+        s.protect(z, Seeds(torch.zeros(N, 16, dtype=torch.uint8)))
+
+@pytest.mark.parametrize('name', ['polyprotect', 'slerp', 'slerp_hardened'])
+def test_keys_of_another_size(name, generator):
+    s, z, *_ = enrolled(name, generator)
+    other = PolyProtect(DIM, 7) if name == 'polyprotect' else SCHEMES[name](2*DIM)
+    with pytest.raises(ValueError, match='keys: .* wanted'): s.protect(z, other.keys(N, generator))
+
+@pytest.mark.parametrize('overlap', [-1, 5])
+def test_an_overlap_that_never_moves_on(overlap):
+    with pytest.raises(ValueError, match='overlap: 0 to m - 1 = 4 is wanted'): PolyProtect(DIM, 5, overlap)
+
+# to be added to test_template_schemes.py once fixes.diff is in
+
+@every_scheme
+def test_every_record_has_its_own_key_and_probe(name, generator):
+    "One key or record for many rows is no shorthand"
+    s, z, keys, record = enrolled(name, generator)
+    with pytest.raises(ValueError, match='protected: .* wanted'): s.compare(record, z[:1], keys[[0]])
+    with pytest.raises(ValueError, match='wanted'): s.compare(record[[0]], z, keys)
+    if name != 'ironmask':
+        with pytest.raises(ValueError, match='wanted'): s.identify(z, record, keys[[0]])
+
+@every_scheme
+def test_records_of_another_size(name, generator):
+    s, z, keys, _ = enrolled(name, generator)
+    other = enrolled(name, generator, dim=2*DIM)[3]
+    with pytest.raises(ValueError, match='wanted'): s.compare(other, z, keys)
+
+@every_scheme
+def test_probes_that_are_none(name, generator):
+    s, z, keys, record = enrolled(name, generator)
+    with pytest.raises(ValueError, match='NaN'): s.identify(z*torch.nan, record, keys)
+    with pytest.raises(ValueError, match='wanted'): s.identify(F.normalize(z[:, :32], dim=1), record, keys)
+
+def test_numbers_never_reach_the_ends(generator):
+    u = uniforms(draw_seeds(64, generator), 512, 512)
+    assert 0 < u.min() and u.max() < 1
+
+@pytest.mark.parametrize('make', [lambda: BioHash(DIM, 0), lambda: IronMask(DIM, DIM + 1)])
+def test_settings_that_mean_nothing(make):
+    with pytest.raises(ValueError, match='are? wanted|is wanted'): make()
+
+@every_scheme
+def test_every_scheme_counts_its_key(name): assert SCHEMES[name](DIM).key_bytes >= 0

@@ -11,6 +11,14 @@ from golden_rule import assert_golden, golden_input, golden_state
 
 GOLDEN = Path(__file__).parent/'golden'
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    "Small operations wait for each other on two threads of a busy machine"
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
 def unit(*shape, seed=0):
     return F.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
 

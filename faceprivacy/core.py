@@ -136,10 +136,11 @@ def check_unit(z, name: str = 'z', tolerance: float = 1e-3):
         raise ValueError(f'{name}: row {worst} has length {length[worst]:.4g}, not 1: normalise')
     return z
 
-# %% ../nbs/00_core.ipynb #3753af51
+# %% ../nbs/00_core.ipynb #8799dc31
 _palette = sns.color_palette('colorblind').as_hex()
 COLORS = dict(plain=_palette[7], slerp=_palette[0], slerp_hardened=_palette[2],
-              slerp_learned=_palette[9], turn_only=_palette[6], drop_only=_palette[8],
+              slerp_learned=_palette[9], slerp_undone='#8c6bb1',
+              turn_only=_palette[6], drop_only=_palette[8],
               biohash=_palette[1], mlp_hash=_palette[5], polyprotect=_palette[4],
               ironmask='#7f3c5d', paper='#222222', mated=_palette[0],
               **{'non-mated': _palette[3]})

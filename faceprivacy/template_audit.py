@@ -90,16 +90,17 @@ def _attack(scheme, held, case, generator, rounds):
     z_hat = invert(scheme, held, case.prior, generator)
     return attack_success(z_hat, case.z, case.other, case.thresholds, case.person, rounds=rounds)
 
-# %% ../nbs/13_template_audit.ipynb #fe5ddefc
+# %% ../nbs/13_template_audit.ipynb #53e600b3
 def link_pairs(data: dict, rows: Tensor, n: int, generator):
     "Up to `n` mated and `n` non-mated pairs of different images among `rows` of the data"
     person, mixed = data['person'], torch.randperm(len(rows), generator=generator)
     rows = rows[mixed][person[rows[mixed]].sort(stable=True).indices]
-    mated = (person[rows[1:]] == person[rows[:-1]]).nonzero()[:, 0]  # neighbours
-    mated = mated[torch.randperm(len(mated), generator=generator)[:n]]
-    i, j = rows[torch.randint(len(rows), (2, 2*n), generator=generator)]
-    apart = (person[i] != person[j]).nonzero()[:n, 0]
-    return torch.cat([rows[mated], i[apart]]), torch.cat([rows[mated + 1], j[apart]])
+    pairs = torch.cat([torch.stack([rows[:-k], rows[k:]]) for k in (1, 2)], 1)  # neighbours
+    pairs = pairs[:, person[pairs[0]] == person[pairs[1]]]
+    mated = pairs[:, torch.randperm(pairs.shape[1], generator=generator)[:n]]
+    others = rows[torch.randint(len(rows), (2, 2*n), generator=generator)]
+    others = others[:, person[others[0]] != person[others[1]]][:, :n]
+    return torch.cat([mated, others], 1)
 
 # %% ../nbs/13_template_audit.ipynb #76262363
 def linkage(scheme, data: dict, train, test, prior: Population, generator, inverted: int = 100,

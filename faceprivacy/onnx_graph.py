@@ -42,13 +42,13 @@ OPS = dict(
     Clip=lambda x, a, low=None, high=None: x.clamp(low, high), Identity=lambda x, a: x,
     Dropout=lambda x, a, *_: x, Flatten=lambda x, a: x.flatten(a.get('axis', 1)))
 
-# %% ../nbs/03a_onnx_graph.ipynb #2a5566b8
+# %% ../nbs/03a_onnx_graph.ipynb #70fb1399
 class Graph(nn.Module):
     "A recogniser in ONNX as torch operations: (b, 3, 112, 112) in [-1, 1] -> raw embeddings (b, d)"
     def __init__(self, file):
         super().__init__()
-        opened, graph = Onnx(path(file)), onnx.load(path(file)).graph  # or says why it cannot
-        self.size, self.dim = opened.size, opened.dim
+        self.forward_only = opened = Onnx(path(file))  # or says why it cannot
+        self.size, self.dim, graph = opened.size, opened.dim, onnx.load(path(file)).graph
         self.mean, self.std = opened.net.input_mean, opened.net.input_std
         self.input, self.output = opened.net.input_name, graph.output[0].name
         self.values, self.nodes = {}, []
@@ -60,7 +60,7 @@ class Graph(nn.Module):
         value = torch.from_numpy(numpy_helper.to_array(tensor).copy())
         setattr(self, self.values[name], nn.Parameter(value, requires_grad=False))
 
-# %% ../nbs/03a_onnx_graph.ipynb #7f10ea6d
+# %% ../nbs/03a_onnx_graph.ipynb #5c94901a
 @patch
 def _add(self:Graph, node, file):
     "Remember one operation; a constant becomes a value"
@@ -71,12 +71,18 @@ def _add(self:Graph, node, file):
     self.nodes.append((OPS[node.op_type], a, list(node.input), node.output[0]))
 
 @patch
-def forward(self:Graph, x):
+def run(self:Graph, x):
+    "One operation after the other"
     known = {k: getattr(self, v) for k, v in self.values.items()} | {'': None}
     known[self.input] = (127.5*(x + 1) - self.mean)/self.std
     for op, a, (first, *rest), name in self.nodes:
         known[name] = op(known[first], a, *(known[k] for k in rest))
     return known[self.output]
+
+@patch
+def forward(self:Graph, x):
+    if torch.is_grad_enabled() and x.requires_grad or x.is_cuda: return self.run(x)
+    return self.forward_only(x)
 
 # %% ../nbs/03a_onnx_graph.ipynb #5888652a
 def open_network(file) -> nn.Module:

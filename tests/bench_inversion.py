@@ -39,7 +39,7 @@ def main():
         save_onnx(Path(folder)/'net.onnx', backbone('ir18').eval())
         graph, given = Graph(Path(folder)/'net.onnx'), Onnx(Path(folder)/'net.onnx')
     faces, g = torch.rand(8, 3, 112, 112)*2 - 1, torch.Generator()
-    with torch.no_grad(): line('8 templates of an IR-18: Graph / onnxruntime', seconds(lambda: graph(faces)), seconds(lambda: given(faces)))
+    with torch.no_grad(): line('8 templates of an IR-18: Graph / onnxruntime', seconds(lambda: graph.run(faces)), seconds(lambda: given(faces)))
     small = backbone('small').eval()
     def step(identity):
         made = inversion_loss(decoder, [small], z[:16], x[:16]/127.5 - 1, g) if identity else F.l1_loss(decoder(z[:16]), x[:16]/127.5 - 1)

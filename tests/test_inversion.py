@@ -93,7 +93,7 @@ def test_a_graph_computes_what_onnxruntime_does(name, tmp_path):
     torch.manual_seed(0)
     save_onnx(tmp_path/'net.onnx', backbone(name).eval())
     x = torch.rand(2, 3, 112, 112)*2 - 1
-    found, wanted = Graph(tmp_path/'net.onnx')(x), Onnx(tmp_path/'net.onnx')(x)
+    found, wanted = Graph(tmp_path/'net.onnx').run(x), Onnx(tmp_path/'net.onnx')(x)
     torch.testing.assert_close(F.normalize(found), F.normalize(wanted), atol=1e-4, rtol=0)
 
 

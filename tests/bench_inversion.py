@@ -30,7 +30,7 @@ def line(name, slow, fast): print(f'{name:62} {slow:8.3f} s {fast:8.3f} s   x{sl
 
 def main():
     z, x = F.normalize(torch.randn(64, 128)), torch.randint(256, (64, 3, 64, 64)).byte()
-    decoder, pipe = Decoder(torch.zeros(129, 3*64**2)).eval(), new_pipeline(x, z)
+    decoder, pipe = Decoder(torch.zeros(129, 3*32**2)).eval(), new_pipeline(x, z)
     def draw(name, steps): return lambda: pipe.use(name).invert(z[:16], steps=steps, guidance=2.5)
     ddpm, dpm = seconds(draw('ddpm', 100), 1), seconds(draw('dpm', 20))
     line('16 faces: DDPM 100 steps / DPM-Solver++ 20 steps', ddpm, dpm)

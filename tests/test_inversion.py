@@ -18,7 +18,7 @@ from faceprivacy.recognition import Onnx, backbone, save_onnx
 @pytest.fixture
 def decoder():
     torch.manual_seed(0)
-    return Decoder(.01*torch.randn(17, 3*16**2), (16, 8, 8)).eval()
+    return Decoder(.01*torch.randn(17, 3*8**2), (16, 8, 8)).eval()
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_any_number_of_templates_in_any_batch(decoder, z):
 
 def test_a_base_of_no_square_picture():
     with pytest.raises(ValueError, match='base: 100 columns'): Decoder(torch.zeros(17, 100))
-    with pytest.raises(ValueError, match='a size that 16 divides'): Decoder(torch.zeros(17, 3*24**2))
+    with pytest.raises(ValueError, match='a size that 16 divides'): Decoder(torch.zeros(17, 3*12**2))
 
 
 def test_a_decoder_comes_back(decoder, z, tmp_path):

@@ -6,13 +6,13 @@
 __all__ = ['RECORDS', 'ATTACKERS', 'first_of_each', 'fed', 'count_sketch', 'numbers', 'b_splines', 'KAN', 'Mapper',
            'train_mapper', 'rebuild', 'turn']
 
-# %% ../nbs/31_adaptive_inversion.ipynb #966200c8
+# %% ../nbs/31_adaptive_inversion.ipynb #10f3fd20
 import copy
 import torch, torch.nn as nn, torch.nn.functional as F
 from torch import Tensor
 from .core import check_unit, progress
 from .recognition import rate
-from .slerp import GRADES, Slerp
+from .slerp import GRADES, Slerp, slerp
 from .template_attacks import PAYLOADS, Population, invert, payload
 from .template_audit import leaks
 
@@ -24,12 +24,13 @@ def first_of_each(person: Tensor, n: int) -> Tensor:
         0, owner, torch.arange(len(owner)), 'amin')
     return first.sort().values[:n]
 
-# %% ../nbs/31_adaptive_inversion.ipynb #e1b69351
-def fed(leak: dict, dim: int) -> Tensor:
+# %% ../nbs/31_adaptive_inversion.ipynb #f9d6ffb3
+def fed(scheme, leak: dict) -> Tensor:
     "What is stored, taken for a template (n, dim)"
-    x = payload(leak).float()[:, :dim]
+    x = payload(leak).float()
+    if hasattr(scheme, 'basis'): x = x @ scheme.basis.float()
     if 'bits' in leak: x = 2*x - 1
-    return F.normalize(F.pad(x, (0, dim - x.shape[1])), dim=1)
+    return F.normalize(F.pad(x, (0, max(0, scheme.dim - x.shape[1])))[:, :scheme.dim], dim=1)
 
 # %% ../nbs/31_adaptive_inversion.ipynb #5678a6c6
 def count_sketch(x: Tensor, width: int, seed: int = 0) -> Tensor:
@@ -140,17 +141,17 @@ def _in_parts(f, n, size=256):
 def _first(leak, n):
     return {k: [x[:n] for x in v] if isinstance(v, list) else v[:n] for k, v in leak.items()}
 
-# %% ../nbs/31_adaptive_inversion.ipynb #ef70d818
+# %% ../nbs/31_adaptive_inversion.ipynb #31a1d47c
 def rebuild(scheme, z: Tensor, known: Tensor, prior: Population, generator, steps: int = 300,
             solved: int = 300) -> dict:
     """attacker -> templates (n, dim) rebuilt from records of `z` (n, dim), which no attacker sees;
     `known` (m, dim): the attacker's own, `solved` of them are turned back to learn from"""
-    dim, mine = z.shape[1], check_unit(known)
+    mine = check_unit(known)
     held = leaks(scheme, z, GRADES[-1], 4, generator)
     own = _in_parts(lambda r: leaks(scheme, mine[r], GRADES[-1], 1, generator)[0], len(mine))
     under = _one_key(scheme, z, generator)
     shared = _in_parts(lambda r: under(mine[r]), len(mine))
-    found = {'fed directly': fed(held[0], dim)}
+    found = {'fed directly': fed(scheme, held[0])}
     def learn(name, x, y, kind='mlp', skip=False):
         found[name] = train_mapper(x, mine[:len(x)], steps, kind, skip)(y)
     learn('mapper', numbers(own), numbers(held[0]))
@@ -168,8 +169,10 @@ RECORDS = {1: 'closed form', 2: '2 records', 4: '4 records'}
 ATTACKERS = ('fed directly', 'mapper', 'mapper, one key', 'mapper, key given', 'KAN, key given',
              'closed form', 'closed form, mapper', '2 records', '4 records')
 
-# %% ../nbs/31_adaptive_inversion.ipynb #58711777
+# %% ../nbs/31_adaptive_inversion.ipynb #42446505
 def turn(z: Tensor, alpha: float, generator) -> Tensor:
-    "What is fed without knowing of the key: templates (n, dim), each group turned by `alpha`"
-    scheme = Slerp(dim=z.shape[1], alpha=alpha, drop_rate=0.)
-    return fed(leaks(scheme, z, GRADES[0], 1, generator)[0], z.shape[1])
+    "Templates (n, dim), each group of 16 turned by `alpha` towards a key of its own"
+    scheme = Slerp(dim=z.shape[1])
+    groups, weight = scheme.split(z)
+    turned = slerp(groups, scheme.keys(len(z), generator).direction, alpha)
+    return F.normalize((turned*weight[..., None].sqrt()).flatten(1) @ scheme.basis.float(), dim=1)

@@ -115,19 +115,19 @@ def nearest(z: Tensor, case: Case) -> Tensor:
     "The attacker's photo with the most similar template, for each of z (n, d)"
     return to_range(case.known[(z @ case.known_z.T).argmax(1)])
 
-# %% ../nbs/30_inversion.ipynb #a7bc6107
+# %% ../nbs/30_inversion.ipynb #5fbeb6a5
 def block(i: int, o: int) -> nn.Sequential:
     "Twice the height and width, `i` channels to `o`"
     return nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(i, o, 3, padding=1),
                          nn.GroupNorm(8, o), nn.SiLU())
 
 class Decoder(nn.Module):
-    "Templates (b, d) -> images (b, 3, size, size) in [-1, 1]; `base`: `fit_linear` at half the size"
+    "Templates (b, d) -> images (b, 3, size, size) in [-1, 1]; `base`: `fit_linear`, half as wide"
     def __init__(self, base: Tensor, widths=(256, 192, 128, 64, 32)):
         super().__init__()
         self.size, times = 2*math.isqrt(base.shape[1]//3), 2**(len(widths) - 1)
         if 4*base.shape[1] != 3*self.size**2 or self.size % times: raise ValueError(
-            f'base: {base.shape[1]} columns; 3/4 size^2 are wanted, with a size that {times} divides')
+            f'base: {base.shape[1]} columns; 3/4 size^2 are wanted, a size that {times} divides')
         self.side = self.size//times
         self.register_buffer('base', base)
         self.first = nn.Linear(len(base) - 1, widths[0]*self.side**2)

@@ -10,11 +10,11 @@ __all__ = ['RECORDS', 'ATTACKERS', 'first_of_each', 'fed', 'count_sketch', 'numb
 import copy
 import torch, torch.nn as nn, torch.nn.functional as F
 from torch import Tensor
-from .core import check_unit, progress
-from .recognition import rate
+from .core import check_unit
 from .slerp import GRADES, Slerp, slerp
 from .template_attacks import PAYLOADS, Population, invert, payload
 from .template_audit import leaks
+from .training import rate
 
 # %% ../nbs/31_adaptive_inversion.ipynb #b62fa74e
 def first_of_each(person: Tensor, n: int) -> Tensor:
@@ -30,6 +30,7 @@ def fed(scheme, leak: dict) -> Tensor:
     x = payload(leak).float()
     if hasattr(scheme, 'basis'): x = x @ scheme.basis.float()
     if 'bits' in leak: x = 2*x - 1
+    if not x.isfinite().all(): raise ValueError('leak: a record holds NaN or infinity')
     return F.normalize(F.pad(x, (0, max(0, scheme.dim - x.shape[1])))[:, :scheme.dim], dim=1)
 
 # %% ../nbs/31_adaptive_inversion.ipynb #5678a6c6
@@ -171,7 +172,8 @@ ATTACKERS = ('fed directly', 'mapper', 'mapper, one key', 'mapper, key given', '
 
 # %% ../nbs/31_adaptive_inversion.ipynb #42446505
 def turn(z: Tensor, alpha: float, generator) -> Tensor:
-    "Templates (n, dim), each group of 16 turned by `alpha` towards a key of its own"
+    "Templates (n, dim), each group of 16 turned by `alpha`, in [0, 1], towards a key of its own"
+    if not 0 <= alpha <= 1: raise ValueError(f'alpha: within [0, 1] is wanted, not {alpha}')
     scheme = Slerp(dim=z.shape[1])
     groups, weight = scheme.split(z)
     turned = slerp(groups, scheme.keys(len(z), generator).direction, alpha)

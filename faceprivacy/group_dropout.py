@@ -8,9 +8,8 @@ __all__ = ['PARTS', 'RARE', 'RATES', 'NEEDS', 'falling_cosines', 'at_count', 'bu
            'save_scheme', 'load_scheme', 'compare_past_key', 'Attention', 'GroupNet', 'as_groups', 'extract',
            'GroupLoss', 'train_groups', 'group_epoch']
 
-# %% ../nbs/11_group_dropout.ipynb #e021f0fc
+# %% ../nbs/11_group_dropout.ipynb #402b27d8
 import math
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 import torch, torch.nn as nn, torch.nn.functional as F
 from accelerate import Accelerator, DataLoaderConfiguration
@@ -20,9 +19,9 @@ from torch.nn.utils.parametrizations import orthogonal as parametrise_orthogonal
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from .core import check_unit, load_tensors, save_tensors
-from .recognition import (IR, augment, backbone, margin_head, optimise, rate,
-                                     raw_embeddings)
+from .recognition import IR, augment, backbone, margin_head, raw_embeddings
 from .slerp import Keys, Protected, Slerp, orthogonal, slerp
+from .training import optimise, rate
 
 # %% ../nbs/11_group_dropout.ipynb #cab845f0
 def falling_cosines(p: Tensor, q: Tensor, order: Tensor) -> Tensor:
@@ -276,7 +275,7 @@ def fit_lesson(lesson: Lesson, population: Population, steps=100, batch=128, see
 @torch.no_grad()
 def scheme_of(lesson: Lesson, dim: int, drop_rate=.5) -> LearnedSlerp:
     "What a lesson has learned, as a scheme"
-    rows, floats = lesson.turn.weight.detach()[:, :dim].contiguous(), lambda x: x.tolist()
+    rows = lesson.turn.weight.detach()[:, :dim].contiguous()
     return LearnedSlerp(dim, lesson.c, lesson.alpha, drop_rate, division=rows,
                         counts=tuple(whole(lesson.counts, lesson.drops).tolist()),
                         order_slope=lesson.slope.item(), bias=tuple(lesson.bias.tolist()),

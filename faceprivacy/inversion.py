@@ -8,11 +8,10 @@ __all__ = ['FMRS', 'Case', 'to_pixels', 'resize', 'choose_victims', 'draw_more',
            'save_decoder', 'load_decoder', 'stranger_thresholds', 'Judge', 'open_judge', 'assess', 'frechet',
            'pixel_measures', 'faces_found', 'describe', 'train_pipeline', 'samplers', 'save_judges', 'load_judges']
 
-# %% ../nbs/30_inversion.ipynb #2f7543f2
-import math, shutil
+# %% ../nbs/30_inversion.ipynb #634fb8d8
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 import numpy as np, torch, torch.nn as nn, torch.nn.functional as F
 from fastcore.basics import patch
 from skimage.metrics import structural_similarity
@@ -21,12 +20,11 @@ from torch.utils.data import TensorDataset
 from .alignment import detect
 from .core import check_unit, load_tensors, path, save_tensors
 from .datasets import draw_people, open_faces
-from .onnx_graph import open_network
 from .recognition import backbone, embed, margin_head, train
 from .template_attacks import attack_success
-from .template_diffusion import (TemplateDiffusionPipeline, descend, disturb, fit_ridge,
-                                            likeness, new_pipeline, sample_rows, to_range,
-                                            train_codec, train_diffusion)
+from .template_diffusion import (disturb, fit_ridge, likeness, new_pipeline,
+                                            sample_rows, to_range, train_codec, train_diffusion)
+from .training import about_data, descend
 
 # %% ../nbs/30_inversion.ipynb #6d35e288
 @dataclass(frozen=True)
@@ -153,7 +151,7 @@ def invert(self:Decoder, z: Tensor, batch: int = 64) -> Tensor:
     "Checked templates (n, d) -> images (n, 3, size, size), for any n"
     if check_unit(z).shape[1] != len(self.base) - 1: raise ValueError(
         f'z: templates of {z.shape[1]} numbers, this decoder wants {len(self.base) - 1}')
-    return torch.cat([self(part) for part in z.split(batch)])
+    return torch.cat([self(part) for part in z.to(self.base).split(batch)])
 
 # %% ../nbs/30_inversion.ipynb #d86015a3
 def inversion_loss(decoder, nets, z, x, generator, identity: float = .5) -> Tensor:
@@ -185,8 +183,8 @@ def train_decoder(case: Case, nets: list, steps: int, identity: float = .5, chec
         x, z, _ = sample_rows(case.known, case.known_z, None, batch, generator)
         return inversion_loss(model, nets, z, x, generator, identity)
     history = descend(loss, model.to(memory_format=torch.channels_last), steps, seed=seed,
-                      decay=.998, checkpoint=checkpoint, batch=batch, identity=identity, **options)
-    if checkpoint: shutil.rmtree(path(checkpoint), ignore_errors=True)
+                      decay=.998, checkpoint=checkpoint, batch=batch, identity=identity,
+                      nets=len(nets), **about_data(case.known, case.known_z), **options)
     return model, history
 
 # %% ../nbs/30_inversion.ipynb #d00719cc
@@ -249,6 +247,8 @@ def assess(images: Tensor, judges: dict, person: Tensor, rounds: int = 500) -> d
 # %% ../nbs/30_inversion.ipynb #ddb683b3
 def frechet(a: Tensor, b: Tensor) -> float:
     "Squared Frechet distance of Gaussians fitted to features (n, d) and (m, d)"
+    if min(len(a), len(b)) < 2: raise ValueError(
+        f'features: two rows or more are wanted, not {len(a)} and {len(b)}')
     a, b = a.double(), b.double()
     ca, cb, gap = torch.cov(a.T), torch.cov(b.T), a.mean(0) - b.mean(0)
     common = torch.linalg.eigvals(ca @ cb).real.clamp(min=0).sqrt().sum()
@@ -269,10 +269,11 @@ def faces_found(images: Tensor, folder) -> float:
                                  [(56, 56), (56, 56), (0, 0)], constant_values=128)
     return sum(bool(detect(framed(x), folder, 224)) for x in images)/len(images)
 
-def describe(images: Tensor, case: Case, judge: Judge, detector='') -> dict:
-    "ssim, psnr, frechet, and with a folder of a detector the share of faces it finds"
+def describe(images: Tensor, case: Case, judge: Judge, cloud: Tensor, detector='') -> dict:
+    """ssim, psnr, frechet to the templates `cloud` (m, d) of photographs, and with a folder of a
+    detector the share of faces it finds"""
     found = pixel_measures(to_range(images), case.photo)
-    found['frechet'] = frechet(judge.see(images), judge.photo)
+    found['frechet'] = frechet(judge.see(images), cloud)
     return found | (dict(faces=faces_found(images, detector)) if detector else {})
 
 # %% ../nbs/30_inversion.ipynb #fb29a393
@@ -290,14 +291,15 @@ def train_pipeline(case: Case, net, steps: int, codec_steps: int, checkpoint, se
 
 # %% ../nbs/30_inversion.ipynb #7f75e626
 def samplers(pipe, decoder: Decoder, net, seed: int = 0, strength: float = .4, candidates: int = 4,
-             **options) -> dict:
+             pull: float = 8., **options) -> dict:
     "name -> attack, for a pipeline; `options` are steps and guidance of sampling"
     scorer = likeness(net)
     def draw(z, **more):
         return pipe.invert(z, generator=torch.Generator().manual_seed(seed), **options, **more)
     def repaint(z): return draw(z, start=pipe.encode(decoder.invert(z)), strength=strength)
     return {'diffusion': draw, 'diffusion, repaints': repaint,
-            'diffusion, best of few': lambda z: draw(z, candidates=candidates, scorer=scorer)}
+            'diffusion, best of few': lambda z: draw(z, candidates=candidates, scorer=scorer),
+            'diffusion, steered': lambda z: draw(z, pull=pull, scorer=scorer)}
 
 # %% ../nbs/30_inversion.ipynb #701ef10f
 def save_judges(file, judges: dict, **tensors):

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['UNITS', 'HEADS', 'Every', 'Unit', 'IR', 'backbone', 'cost', 'Softmax', 'CosFace', 'ArcFace', 'AdaFace', 'margin_head',
-           'augment', 'rate', 'optimise', 'train_epoch', 'train', 'raw_embeddings', 'embed', 'save_weights',
-           'load_weights', 'Onnx', 'save_onnx', 'fit', 'open_recogniser', 'main']
+           'augment', 'train_epoch', 'train', 'raw_embeddings', 'embed', 'save_weights', 'load_weights', 'Onnx',
+           'save_onnx', 'fit', 'open_recogniser', 'main']
 
-# %% ../nbs/03_recognition.ipynb #de550fa8
-import hashlib, math, pickle, shutil, warnings
+# %% ../nbs/03_recognition.ipynb #306b4eba
+import math, pickle, shutil, warnings
 from pathlib import Path
 import numpy as np, onnxruntime, torch, torch.nn as nn, torch.nn.functional as F
 from accelerate import Accelerator, DataLoaderConfiguration, PartialState
@@ -18,7 +18,8 @@ from insightface.model_zoo.arcface_onnx import ArcFaceONNX
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 from .core import (atomic, check_images, check_unit, load_tensors, path, progress,
-                              read_json, save_tensors, seed_everything, write_json)
+                              save_tensors, seed_everything)
+from .training import digest, load_checkpoint, optimise, rate, save_checkpoint
 
 # %% ../nbs/03_recognition.ipynb #8cd79ec5
 class Every(nn.Module):
@@ -156,20 +157,6 @@ def augment(x, generator, shift=.06, zoom=.08, light=.2):
     x = F.grid_sample(x, grid, padding_mode='border', align_corners=False)
     return (x*(1 + light*draw(1, 1, 1)) + light*draw(1, 1, 1)).clamp(-1, 1)
 
-# %% ../nbs/03_recognition.ipynb #b0490b23
-def rate(t, warm=.1):
-    "Learning rate at t in [0, 1] of the training, as a part of its peak"
-    return t/warm if t < warm else (1 + math.cos(math.pi*min((t - warm)/(1 - warm), 1)))/2
-
-def optimise(name: str, modules, lr: float):
-    "`adamw`, or `sgd` with Nesterov momentum; weight decay for kernels and matrices alone"
-    weights = [p for m in modules for p in m.parameters()]
-    def groups(decay): return [dict(params=[p for p in weights if p.ndim > 1], weight_decay=decay),
-                               dict(params=[p for p in weights if p.ndim < 2], weight_decay=0.)]
-    if name == 'adamw': return torch.optim.AdamW(groups(.05), lr)
-    if name == 'sgd': return torch.optim.SGD(groups(5e-4), lr, momentum=.9, nesterov=True)
-    raise ValueError(f"optimizer {name!r} is unknown: choose adamw or sgd")
-
 # %% ../nbs/03_recognition.ipynb #2df23ef1
 def train_epoch(accelerator, model, head, loader, descent, schedule, generator) -> dict:
     "One pass over the data: mean loss, and how often the true person wins in spite of the margin"
@@ -196,29 +183,13 @@ def _run(accelerator, parts, epoch, seed):
     parts[2].set_epoch(epoch)  # the loader's order
     return train_epoch(accelerator, *parts, torch.Generator().manual_seed(augmentation))
 
-def _save(accelerator, folder, history, settings):
-    "Write a checkpoint beside its place and rename it, then drop the one before"
-    new = folder/'new.tmp'
-    accelerator.save_state(new)
-    if accelerator.is_main_process:
-        write_json(new/'progress.json', dict(history=history, settings=settings), digits=12)
-        new.rename(folder/f'epoch_{len(history):04d}')
-        for old in sorted(folder.glob('epoch_*'))[:-1]: shutil.rmtree(old)
-    accelerator.wait_for_everyone()
-
-# %% ../nbs/03_recognition.ipynb #df43615a
-def _digest(tensors):
-    "One name for the values of several tensors"
-    found = hashlib.sha256()
-    for x in tensors: found.update(x.detach().cpu().contiguous().numpy().tobytes())
-    return found.hexdigest()[:16]
-
+# %% ../nbs/03_recognition.ipynb #76b2d51b
 def _settings(model, head, data, **given):
     "What a training depends on; the data through their number and sixteen of them"
     rows = np.linspace(0, len(data) - 1, 16).astype(int).tolist()
     few = [torch.as_tensor(x) for i in rows for x in data[i]]
     start = [*model.state_dict().values(), *head.state_dict().values()]
-    return dict(given, head=str(head), start=_digest(start), images=len(data), data=_digest(few))
+    return dict(given, head=str(head), start=digest(start), images=len(data), data=digest(few))
 
 def _check_data(data, batch, people):
     if len(data) < batch:
@@ -231,20 +202,6 @@ def _check_data(data, batch, people):
     if person.min() < 0 or person.max() >= people: raise ValueError(
         f'people {person.min()} to {person.max()} are wanted within 0 to {people - 1}, '
         'as many as the head has')
-
-# %% ../nbs/03_recognition.ipynb #106fccd7
-def _resume(accelerator, folder, settings) -> list:
-    "History of the newest checkpoint in `folder`, its state loaded; empty where there is none"
-    done = sorted(folder.glob('epoch_*'))
-    if not done: return []
-    past = read_json(done[-1]/'progress.json')
-    differ = [f'{k} was {past["settings"].get(k)}, is {v}' for k, v in settings.items()
-              if past['settings'].get(k) != v]
-    if differ: raise ValueError(
-        f"{folder} holds a training with other settings ({'; '.join(differ)}): "
-        'restore them, or delete the folder to begin anew')
-    accelerator.load_state(done[-1])
-    return past['history']
 
 # %% ../nbs/03_recognition.ipynb #ebeb3255
 def train(model, head, data: Dataset, epochs: int, batch: int = 64, lr: float = .003,
@@ -262,10 +219,10 @@ def train(model, head, data: Dataset, epochs: int, batch: int = 64, lr: float = 
     schedule = LambdaLR(descent, lambda step: rate((step + 1)/steps))
     model.to(memory_format=torch.channels_last).train(), head.train()
     parts = accelerator.prepare(model, head, loader, descent, schedule)
-    history = _resume(accelerator, checkpoint, settings) if checkpoint else []
+    history = load_checkpoint(accelerator, checkpoint, settings) if checkpoint else []
     for epoch in progress(range(len(history), epochs), 'epochs'):
         history.append(_run(accelerator, parts, epoch, seed))
-        if checkpoint: _save(accelerator, checkpoint, history, settings)
+        if checkpoint: save_checkpoint(accelerator, checkpoint, history, settings)
     return history
 
 # %% ../nbs/03_recognition.ipynb #b40b8231

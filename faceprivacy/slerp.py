@@ -7,8 +7,8 @@ __all__ = ['GRADES', 'slerp', 'person_key', 'Batch', 'Keys', 'Protected', 'expan
            'dropout_mask', 'Slerp', 'orthogonal', 'official_keys', 'disclose', 'turn_back', 'chord_fit', 'Gallery',
            'in_threads']
 
-# %% ../nbs/10_slerp.ipynb #ae563394
-import math, secrets
+# %% ../nbs/10_slerp.ipynb #6513e97a
+import secrets
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from functools import lru_cache

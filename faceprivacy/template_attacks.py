@@ -98,7 +98,7 @@ def _scalar_posterior(u, k, alpha, angles, lengths):
 def group_posterior(u: Tensor, k: Tensor, alpha: Tensor, angles: int = 32, lengths: int = 12):
     """Mean (..., c) and covariance (..., c, c) of a unit group, uniform on its sphere before, given
     its stored direction `u`, zero where dropped, key `k` (..., c) and `alpha` (...)"""
-    c, kept = u.shape[-1], u != 0
+    kept = u != 0
     scalars, rest, p = _scalar_posterior(u, k, alpha, angles, lengths)
     basis = torch.stack([u, -k*kept, k*~kept], -1)
     first = (p[..., None]*scalars).sum(-2)
@@ -347,7 +347,7 @@ def polynomials(v: Tensor, coefficients: Tensor, exponents: Tensor, overlap: int
 def invert_polynomials(vector, coefficients, exponents, overlap: int, prior: Population,
                        generator=None, starts: int = 6, steps: int = 24) -> Tensor:
     "Templates (b, d) from vectors (b, r, p) and keys (b, r, m): the most likely of `starts`"
-    (b, r, p), d = vector.shape, len(prior.mean)
+    (b, _, p), d = vector.shape, len(prior.mean)
     repeat = lambda x: x.double().repeat_interleave(starts, 0)
     vector, c, e = repeat(vector), repeat(coefficients), repeat(exponents)
     scale = c.abs().mean(-1, keepdim=True).expand(-1, -1, p).flatten(1)

@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 import numpy as np, torch, torch.nn.functional as F
 from torch import Tensor
-from .scores import Comparisons, roc, threshold_at_fmr
+from .scores import roc, threshold_at_fmr
 from .slerp import GRADES
 from .template_attacks import (Population, attack_success, inversion_linker, invert,
                                           learn_linker, link, linkers, payload, population,
@@ -71,7 +71,7 @@ def leaks(scheme, z: Tensor, grade: str, records: int, generator) -> list:
 # %% ../nbs/13_template_audit.ipynb #7affc1bf
 def irreversibility(scheme, case: Case, generator, records=(1, 2, 4), rounds: int = 500) -> dict:
     "grade -> records -> measure -> value, low, high; a grade that adds nothing repeats the last"
-    found, before = {}, None
+    found, before, last = {}, None, None
     full = leaks(scheme, case.z, GRADES[-1], max(records), generator)
     for grade in GRADES:
         names = scheme.leak(grade, *_one(scheme, case, generator)).keys()

@@ -5,25 +5,21 @@
 # %% auto #0
 __all__ = ['SCHEDULERS', 'PatchCodec', 'to_range', 'fit_codec', 'disturb', 'likeness', 'noise_schedule', 'clean',
            'CrossAttention', 'waves', 'Block', 'TemplateDenoiser', 'fit_ridge', 'new_pipeline', 'wander',
-           'diffusion_loss', 'at_step', 'descend', 'sample_rows', 'train_codec', 'train_diffusion',
-           'TemplateDiffusionPipeline']
+           'diffusion_loss', 'sample_rows', 'train_codec', 'train_diffusion', 'TemplateDiffusionPipeline']
 
-# %% ../nbs/30a_template_diffusion.ipynb #dd9ee215
-import math, shutil
+# %% ../nbs/30a_template_diffusion.ipynb #117a7651
+import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-import numpy as np, torch, torch.nn as nn, torch.nn.functional as F
-from accelerate import Accelerator
+import torch, torch.nn as nn, torch.nn.functional as F
 from diffusers import (ConfigMixin, DDIMScheduler, DDPMScheduler, DiffusionPipeline,
-                       DPMSolverMultistepScheduler, ImagePipelineOutput, ModelMixin, VQModel)
+                       DPMSolverMultistepScheduler, ImagePipelineOutput, ModelMixin)
 from diffusers.configuration_utils import register_to_config
-from diffusers.training_utils import EMAModel
 from fastcore.basics import patch
 from torch import Tensor
-from torch.optim.lr_scheduler import LambdaLR
-from .core import check_images, check_unit, path, progress, read_json, write_json
-from .recognition import rate
+from .core import check_images, check_unit
+from .training import about_data, descend
 
 # %% ../nbs/30a_template_diffusion.ipynb #2bea77a1
 class PatchCodec(ModelMixin, ConfigMixin):
@@ -250,65 +246,6 @@ def diffusion_loss(denoiser, codec, scheduler, x, z, hint, generator, empty: flo
     made = codec.decode(clean(scheduler, noisy, denoiser(noisy, t, z, told).float(), t))
     return loss + identity*(1 - scorer(disturb(made, generator), z)).mean()
 
-# %% ../nbs/30a_template_diffusion.ipynb #7a5253a7
-def at_step(seed: int, step: int) -> torch.Generator:
-    "The generator of one step: all of its chance comes from (seed, step)"
-    word, = np.random.SeedSequence([seed, step]).generate_state(1)
-    return torch.Generator().manual_seed(int(word))
-
-def _keep(accelerator, folder, done, about):
-    "Write a checkpoint beside its place and rename it, then drop the one before"
-    shutil.rmtree(folder/'new.tmp', ignore_errors=True)
-    accelerator.save_state(folder/'new.tmp')
-    write_json(folder/'new.tmp'/'progress.json', about, digits=20)
-    (folder/'new.tmp').rename(folder/f'step_{done:07d}')
-    for old in sorted(folder.glob('step_*'))[:-1]: shutil.rmtree(old)
-
-def _resume(accelerator, folder, about) -> list:
-    "History of the newest checkpoint in `folder`, its state loaded; empty where there is none"
-    found = sorted(folder.glob('step_*'))
-    if not found: return []
-    past = read_json(found[-1]/'progress.json')
-    differ = [f'{k} was {past["settings"].get(k)}, is {v}' for k, v in about.items()
-              if past['settings'].get(k) != v]
-    if differ: raise ValueError(f"{folder} holds another training ({'; '.join(differ)}): restore "
-                                'its settings, or delete the folder to begin anew')
-    accelerator.load_state(found[-1])
-    return past['history']
-
-# %% ../nbs/30a_template_diffusion.ipynb #25a8184c
-def _step(accelerator, parts, mean, loss, generator, step):
-    "One step of descent; its loss"
-    model, descent, schedule = parts
-    value = loss(model, generator, step)
-    if not value.isfinite(): raise FloatingPointError(f'the loss became {value.item()}: lower lr')
-    accelerator.backward(value), accelerator.clip_grad_norm_(model.parameters(), 1.)
-    descent.step(), schedule.step(), descent.zero_grad(), mean.step(model.parameters())
-    return value.item()
-
-# %% ../nbs/30a_template_diffusion.ipynb #bdfcfbed
-def descend(loss: Callable, model: nn.Module, steps: int, lr: float = 1e-3, seed: int = 0,
-            decay: float = .999, checkpoint=None, every: int = 250, **settings) -> list:
-    """Minimise `loss(model, generator, step)` in place with AdamW, to the mean weights (EMA);
-    the losses. `checkpoint`: folder for the state each `every` steps; after a kill call it again"""
-    accelerator, mean = Accelerator(), EMAModel(model.parameters(), decay)
-    learned = [p for p in model.parameters() if p.requires_grad]
-    descent = torch.optim.AdamW(learned, lr, weight_decay=.01, fused=True)
-    schedule = LambdaLR(descent, lambda step: rate((step + 1)/(steps + 1), warm=.05))
-    parts = accelerator.prepare(model.train(), descent, schedule)
-    mean.to(accelerator.device), accelerator.register_for_checkpointing(mean)
-    about, folder = dict(settings, steps=steps, lr=lr, seed=seed), checkpoint and path(checkpoint)
-    history = _resume(accelerator, folder, about) if folder else []
-    for step in progress(range(len(history), steps), 'steps'):
-        torch.manual_seed(at_step(seed, step).initial_seed())  # dropout
-        history.append(_step(accelerator, parts, mean, loss, at_step(seed, step), step))
-        if folder and (step + 1) % every == 0 and step + 1 < steps:
-            _keep(accelerator, folder, step + 1, dict(history=history, settings=about))
-    mean.copy_to(model.parameters())
-    model.eval()
-    if folder: shutil.rmtree(folder, ignore_errors=True)
-    return history
-
 # %% ../nbs/30a_template_diffusion.ipynb #d5e5bfa2
 def sample_rows(images, z, hints, batch, generator):
     "A batch: images in [-1, 1], half of them mirrored, their templates and hints"
@@ -335,7 +272,8 @@ def train_codec(codec, images, z, steps: int, scorer=None, batch: int = 16, iden
             value = F.l1_loss(made, x) + edges
             if scorer: value = value + identity*(1 - scorer(disturb(made, generator), t)).mean()
         return value
-    return descend(loss, codec, steps, batch=batch, identity=identity, **options)
+    return descend(loss, codec, steps, batch=batch, identity=identity, noise=noise,
+                   **about_data(images, z), **options)
 
 # %% ../nbs/30a_template_diffusion.ipynb #e3448af4
 def train_diffusion(pipe, images, z, steps: int, hints=None, scorer=None, batch: int = 32,
@@ -352,7 +290,7 @@ def train_diffusion(pipe, images, z, steps: int, hints=None, scorer=None, batch:
             return diffusion_loss(model, codec, scheduler, x, t, told, generator, empty, asked,
                                   identity, judged)
     return descend(loss, pipe.denoiser, steps, batch=batch, identity=identity, late=late,
-                   empty=empty, judged=judged, **options)
+                   empty=empty, judged=judged, **about_data(images, z), **options)
 
 # %% ../nbs/30a_template_diffusion.ipynb #99f9c442
 class TemplateDiffusionPipeline(DiffusionPipeline):
@@ -360,6 +298,13 @@ class TemplateDiffusionPipeline(DiffusionPipeline):
     def __init__(self, codec, denoiser, scheduler):
         super().__init__()
         self.register_modules(codec=codec, denoiser=denoiser, scheduler=scheduler)
+
+    @classmethod
+    def from_pretrained(cls, folder, **options):
+        "The pipeline that `save_pretrained` wrote into a folder, or one of the hub by its name"
+        if isinstance(folder, Path) and not (folder/'model_index.json').is_file():
+            raise FileNotFoundError(f'{folder}: no pipeline there, model_index.json is missing')
+        return super().from_pretrained(str(folder), **options)
 
 @patch
 def guided(self:TemplateDiffusionPipeline, latents, t, z, hint, guidance: float) -> Tensor:
@@ -370,6 +315,19 @@ def guided(self:TemplateDiffusionPipeline, latents, t, z, hint, guidance: float)
         (latents, latents), (t, t), (z, 0*z), (hint, self.denoiser.hint(0*z)))))
     told, empty = pair.chunk(2)
     return empty + guidance*(told - empty)
+
+# %% ../nbs/30a_template_diffusion.ipynb #2315360a
+@patch
+def steered(self:TemplateDiffusionPipeline, latents, velocity, t, z, scorer, pull: float,
+            generator) -> Tensor:
+    "The velocity to clean latents that `scorer` likes better, `pull` away up its slope"
+    a = self.scheduler.alphas_cumprod.to(latents.device)[int(t)]
+    guess = (a.sqrt()*latents - (1 - a).sqrt()*velocity).detach().requires_grad_()
+    with torch.enable_grad():
+        liked = scorer(disturb(self.codec.decode(guess), generator), z).sum()
+        slope, = torch.autograd.grad(liked, guess)
+    length = slope.flatten(1).norm(dim=1).clamp(min=1e-12)[:, None, None, None]
+    return velocity - pull*slope/length/(1 - a).sqrt()
 
 # %% ../nbs/30a_template_diffusion.ipynb #a237367f
 def _timesteps(scheduler, steps, strength):
@@ -383,7 +341,8 @@ def _timesteps(scheduler, steps, strength):
 @patch
 @torch.no_grad()
 def sample(self:TemplateDiffusionPipeline, z, hint=None, start=None, strength: float = .5,
-           steps: int = 20, guidance: float = 2.5, generator=None, watch=None) -> Tensor:
+           steps: int = 20, guidance: float = 2.5, scorer=None, pull: float = 0.,
+           generator=None, watch=None) -> Tensor:
     "Latents for templates z (b, d); from latents `start` the last part `strength` is drawn anew"
     hint = self.denoiser.hint(z) if hint is None else hint
     times = _timesteps(self.scheduler, steps, 1. if start is None else strength)
@@ -392,6 +351,7 @@ def sample(self:TemplateDiffusionPipeline, z, hint=None, start=None, strength: f
         latents = self.scheduler.add_noise(start, latents, times[:1].expand(len(z)))
     for t in times:
         velocity = self.guided(latents, t, z, hint, guidance)
+        if pull: velocity = self.steered(latents, velocity, t, z, scorer, pull, generator)
         latents = self.scheduler.step(velocity, t, latents, generator=generator).prev_sample
         if watch: watch(t, latents)
     return latents
@@ -400,15 +360,18 @@ def sample(self:TemplateDiffusionPipeline, z, hint=None, start=None, strength: f
 @patch
 @torch.no_grad()
 def __call__(self:TemplateDiffusionPipeline, z: Tensor, hint=None, start=None, strength: float = .5,
-             steps: int = 20, guidance: float = 2.5, candidates: int = 1, scorer=None,
-             generator=None, batch: int = 64) -> ImagePipelineOutput:
+             steps: int = 20, guidance: float = 2.5, scorer=None, pull: float = 0.,
+             candidates: int = 1, generator=None, batch: int = 64) -> ImagePipelineOutput:
     """Faces (n, 3, size, size) in [-1, 1] for unit templates z (n, d), as `.images`. `hint`,
-    `start`: latents (n, channels, h, w), see `encode`; of `candidates` what `scorer` likes best"""
-    self._check(z, hint, start, steps, candidates, scorer)
+    `start`: latents (n, channels, h, w), see `encode`. `scorer`, see `likeness`, steers each step
+    by `pull`, and chooses among `candidates`"""
+    self._check(z, hint, start, steps, scorer, candidates if not pull else 2)
     found = []
     for i in range(0, len(z), batch):
-        part = [None if x is None else x[i:i + batch].to(self.device) for x in (z, hint, start)]
-        made = [self.codec.decode(self.sample(*part, strength, steps, guidance, generator))
+        part = [None if x is None else x[i:i + batch].to(self.device, self.dtype)
+                for x in (z, hint, start)]
+        made = [self.codec.decode(self.sample(*part, strength, steps, guidance, scorer, pull,
+                                          generator))
                 for _ in range(candidates)]
         if candidates > 1:
             best = torch.stack([scorer(x, part[0]) for x in made]).argmax(0)
@@ -418,8 +381,8 @@ def __call__(self:TemplateDiffusionPipeline, z: Tensor, hint=None, start=None, s
 
 # %% ../nbs/30a_template_diffusion.ipynb #a9ac8f15
 @patch
-def _check(self:TemplateDiffusionPipeline, z, hint, start, steps, candidates, scorer):
-    "Raise unless all fits together"
+def _check(self:TemplateDiffusionPipeline, z, hint, start, steps, scorer, opinions):
+    "Raise unless all fits together; more than one of `opinions` needs a scorer"
     wanted = self.denoiser.config
     if check_unit(z).shape[1] != wanted.template_dim: raise ValueError(
         f'z: templates of {z.shape[1]} numbers, this pipeline wants {wanted.template_dim}')
@@ -428,8 +391,8 @@ def _check(self:TemplateDiffusionPipeline, z, hint, start, steps, candidates, sc
         if x is not None and tuple(x.shape) != shape: raise ValueError(
             f'{name}: latents {shape} are wanted, not {tuple(x.shape)}')
     if steps < 1: raise ValueError(f'steps: at least 1 is wanted, not {steps}')
-    if candidates > 1 and scorer is None: raise ValueError(
-        f'candidates: a scorer is wanted to choose among {candidates}')
+    if opinions > 1 and scorer is None: raise ValueError(
+        'scorer: one is wanted, to steer or to choose among candidates')
 
 # %% ../nbs/30a_template_diffusion.ipynb #7eb66533
 @patch

@@ -133,7 +133,7 @@ def test_a_killed_training_reaches_the_same_loss(tmp_path):
     command = f'{TRAINING}\ntorch.set_num_threads(1); training({str(tmp_path/"cut")!r}, 6)'
     killed = subprocess.run([sys.executable, '-c', command], capture_output=True, text=True, cwd=path())
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert [f.name for f in (tmp_path/'cut').iterdir()] == ['step_0000004']
+    assert [f.name for f in (tmp_path/'cut').iterdir()] == ['after_0000004']
     exec(TRAINING, names := {})
     resumed, whole = names['training'](tmp_path/'cut', 0), names['training'](tmp_path/'whole', 0)
     assert resumed == pytest.approx(whole, abs=1e-5) and not (tmp_path/'cut').exists()

@@ -107,12 +107,12 @@ def test_a_killed_training_resumes_to_the_same_bits(tmp_path):
     done = subprocess.run([sys.executable, '-c', KILL, tmp_path], cwd=Path(__file__).parent,
                           capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    assert sorted(f.name for f in tmp_path.iterdir()) == ['epoch_0002', 'new.tmp']
+    assert sorted(f.name for f in tmp_path.iterdir()) == ['after_0000002', 'new.tmp']
     history, state = go()
     again, resumed = go(tmp_path)
     assert again == history
     for k in state: assert torch.equal(state[k], resumed[k]), k
-    assert [f.name for f in tmp_path.iterdir()] == ['epoch_0004']
+    assert [f.name for f in tmp_path.iterdir()] == ['after_0000004']
     assert go(tmp_path)[0] == history  # a finished training is not repeated
 
 def test_the_same_seed_gives_the_same_bits_and_another_does_not():

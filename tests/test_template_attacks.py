@@ -1,4 +1,4 @@
-"""What the attacks recover on random features, against the fact sheet's numbers; and bad input."""
+"""What the attacks recover on random features, against known numbers; and bad input."""
 import math
 
 import numpy as np
@@ -69,7 +69,7 @@ def test_records_add_up(grid, generator):
     u = F.normalize(torch.stack([l['rows'] for l in held], 2), dim=-1)
     key = torch.stack([l['key'] for l in held], 2)
     found = [close(invert_groups(u[:, :, :r], key[:, :, :r], held[0]['alpha']), t) for r in (1, 2, 3, 4)]
-    assert all(x > sheet - .005 for x, sheet in zip(found, (.706, .892, .978, .996))), found
+    assert all(x > known - .005 for x, known in zip(found, (.706, .892, .978, .996))), found
 
 @pytest.mark.parametrize('official', [True, False])
 def test_exact_without_dropout(official, generator):

@@ -1,5 +1,4 @@
 """Diffusion from templates: schedules, guidance, starts, checkpoints, folders, bad input."""
-import json
 import shutil
 
 import pytest
@@ -7,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from faceprivacy.template_diffusion import (
-    SCHEDULERS, PatchCodec, TemplateDenoiser, TemplateDiffusionPipeline, clean, descend, diffusion_loss, fit_codec,
+    SCHEDULERS, PatchCodec, TemplateDenoiser, TemplateDiffusionPipeline, clean, diffusion_loss, fit_codec,
     fit_ridge, new_pipeline, noise_schedule, train_codec, train_diffusion, wander)
 
 
@@ -91,6 +90,13 @@ def test_the_best_of_n_is_at_least_as_good(pipe, data):
     assert (scorer(four, z) >= scorer(one, z) - 1e-6).all()
 
 
+def test_steering_goes_where_the_scorer_points(pipe, data):
+    def scorer(x, z): return x.flatten(1).mean(1)
+    z = data[1][:6]
+    plain, steered = (pipe(z, pull=p, scorer=scorer, generator=generator()).images for p in (0., 20.))
+    assert (scorer(steered, z) > scorer(plain, z)).all()
+
+
 def test_the_same_generator_draws_the_same(pipe, data):
     a, b, c = (pipe.invert(data[1][:2], generator=generator(s), steps=3) for s in (0, 0, 1))
     assert torch.equal(a, b) and not torch.equal(a, c)
@@ -124,24 +130,11 @@ def test_a_killed_training_goes_on_to_the_same_weights(data, tmp_path):
     history = train_diffusion(whole, *data, steps=7, scorer=fragile(99), batch=4)
     with pytest.raises(KeyboardInterrupt):
         train_diffusion(make(), *data, steps=7, scorer=fragile(5), batch=4, checkpoint=tmp_path/'c', every=2)
-    assert [f.name for f in (tmp_path/'c').iterdir()] == ['step_0000004']
+    assert [f.name for f in (tmp_path/'c').iterdir()] == ['after_0000004']
     (tmp_path/'c'/'new.tmp').mkdir()  # as after a kill while a checkpoint was being written
     again = train_diffusion(resumed, *data, steps=7, scorer=fragile(99), batch=4, checkpoint=tmp_path/'c', every=2)
     assert again == history and not (tmp_path/'c').exists()
     for a, b in zip(whole.denoiser.parameters(), resumed.denoiser.parameters()): assert torch.equal(a, b)
-
-
-def test_another_training_is_not_resumed(data, tmp_path):
-    (tmp_path/'step_0000002').mkdir()
-    (tmp_path/'step_0000002'/'progress.json').write_text(json.dumps(dict(history=[1., 1.], settings=dict(steps=9))))
-    with pytest.raises(ValueError, match='steps was 9, is 5'):
-        descend(lambda *_: None, torch.nn.Linear(1, 1), 5, checkpoint=tmp_path)
-
-
-def test_a_loss_that_is_not_finite_stops_the_training():
-    model = torch.nn.Linear(1, 1)
-    with pytest.raises(FloatingPointError, match='became nan: lower lr'):
-        descend(lambda m, g, i: m.weight.sum()*torch.nan, model, 2)
 
 
 def test_mending_brings_the_codec_closer(data):
@@ -181,7 +174,7 @@ def test_ridge_finds_a_linear_map():
     (dict(hint=torch.zeros(2, 8, 3, 3)), r'hint: latents \(2, 8, 4, 4\) are wanted'),
     (dict(start=torch.zeros(1, 8, 4, 4)), 'start: latents'),
     (dict(steps=0), 'steps: at least 1'),
-    (dict(candidates=3), 'a scorer is wanted to choose among 3')])
+    (dict(candidates=3), 'scorer: one is wanted'), (dict(pull=2.), 'scorer: one is wanted')])
 def test_bad_input_is_named(pipe, data, change, message):
     with pytest.raises(ValueError, match=message): pipe(**(dict(z=data[1][:2]) | change))
 

@@ -97,7 +97,7 @@ def test_rows_are_protected_alone_as_together(name, generator):
 
 @pytest.mark.parametrize('bits, n', [(512, 16), (128, 100)])
 def test_biohash_inverts_in_one_line(bits, n, generator):
-    "To the root of 2/pi times the share of directions: .798 and .399. The sheet's .795 and .384 are single simulations"
+    "To the root of 2/pi times the share of directions: .798 and .399. single simulations give .795 and .384"
     s, z = BioHash(512, bits), unit(n, 512, generator=generator)
     keys = s.keys(n, generator)
     held = s.leak('template+key', s.protect(z, keys), keys)

@@ -17,7 +17,7 @@ from fastcore.basics import patch
 from skimage.metrics import structural_similarity
 from torch import Tensor
 from torch.utils.data import TensorDataset
-from .alignment import detect
+from .alignment import RetinaFace
 from .core import check_unit, load_tensors, path, save_tensors
 from .datasets import draw_people, open_faces
 from .recognition import backbone, embed, margin_head, train
@@ -263,14 +263,13 @@ def pixel_measures(images: Tensor, photos: Tensor) -> dict:
             for a, b in zip(images.numpy(), photos.numpy())]
     return dict(ssim=float(np.mean(ssim)), psnr=float((10*(4/error).log10()).mean()))
 
-def faces_found(images: Tensor, folder) -> float:
-    "Share of images in which the detector in `folder` finds a face"
-    def framed(x): return np.pad(to_pixels(resize(x[None], 112))[0].permute(1, 2, 0).numpy(),
-                                 [(56, 56), (56, 56), (0, 0)], constant_values=128)
-    return sum(bool(detect(framed(x), folder, 224)) for x in images)/len(images)
+def faces_found(images: Tensor, detector, least: float = .9) -> float:
+    "Share of images in which a RetinaFace .onnx finds a face, with a score of `least` or more"
+    framed = F.pad(resize(images, 112), [56]*4)  # of grey, as wide as the face again
+    return float((RetinaFace(detector)((framed + 1)/2)[0] >= least).mean())
 
 def describe(images: Tensor, case: Case, judge: Judge, cloud: Tensor, detector='') -> dict:
-    """ssim, psnr, frechet to the templates `cloud` (m, d) of photographs, and with a folder of a
+    """ssim, psnr, frechet to the templates `cloud` (m, d) of photographs, and with the file of a
     detector the share of faces it finds"""
     found = pixel_measures(to_range(images), case.photo)
     found['frechet'] = frechet(judge.see(images), cloud)

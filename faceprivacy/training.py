@@ -88,7 +88,8 @@ def _step(accelerator, parts, mean, loss, generator, step):
 def descend(loss: Callable, model: nn.Module, steps: int, lr: float = 1e-3, seed: int = 0,
             decay: float = .999, checkpoint=None, every: int = 250, **settings) -> list:
     """Minimise `loss(model, generator, step)` in place with AdamW, to the mean weights (EMA);
-    the losses. `checkpoint`: folder for the state each `every` steps; after a kill call it again"""
+    the losses. `checkpoint`: folder for the state each `every` steps and at the end, to be deleted
+    when the weights are safe; after a kill call it again"""
     accelerator, mean = Accelerator(), EMAModel(model.parameters(), decay)
     about = dict(settings, steps=steps, lr=lr, seed=seed, start=digest(model.state_dict().values()))
     learned = [p for p in model.parameters() if p.requires_grad]
@@ -101,9 +102,8 @@ def descend(loss: Callable, model: nn.Module, steps: int, lr: float = 1e-3, seed
     for step in progress(range(len(history), steps), 'steps'):
         torch.manual_seed(at_step(seed, step).initial_seed())  # dropout
         history.append(_step(accelerator, parts, mean, loss, at_step(seed, step), step))
-        if folder and (step + 1) % every == 0 and step + 1 < steps:
+        if folder and (len(history) % every == 0 or len(history) == steps):
             save_checkpoint(accelerator, folder, history, about)
     mean.copy_to(model.parameters())
     model.eval()
-    if folder: shutil.rmtree(folder, ignore_errors=True)
     return history

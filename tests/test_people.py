@@ -1,11 +1,11 @@
 """Synthetic people: ground truth, repetition, bad input; and what real networks say of them."""
-import itertools
 from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 import torch
 
+from faceprivacy.alignment import RetinaFace
 from faceprivacy.sight import project
 from faceprivacy.people import (GROUPS, VARIATIONS, known, photograph, render, sample_people,
                                 sample_shots)
@@ -130,19 +130,6 @@ def session(folder, name):
     return ort.InferenceSession(str(folder/'models'/name), providers=['CPUExecutionProvider'])
 
 
-def detect(network, x):
-    "Score (b,) and points (b, 5, 2) of the likeliest face in images (b, 3, h, w) in [0, 1]"
-    b, _, h, w = x.shape
-    pixels = (x.numpy()[:, ::-1]*255 - np.array([104, 117, 123], 'f4')[:, None, None]).astype('f4')
-    _, score, points = network.run(None, {'image': pixels})
-    priors = np.array([((j + .5)*s/w, (i + .5)*s/h, m/w, m/h)
-                       for s, sizes in ((8, (16, 32)), (16, (64, 128)), (32, (256, 512)))
-                       for i, j in itertools.product(range(-(-h//s)), range(-(-w//s))) for m in sizes])
-    rows, best = np.arange(b), score[:, :, 1].argmax(1)
-    prior = priors[best][:, None]
-    return score[rows, best, 1], (points[rows, best].reshape(b, 5, 2)*.1*prior[..., 2:] + prior[..., :2])*[w, h]
-
-
 @pytest.mark.parametrize('yaw', [0, 45])
 def test_a_detector_finds_the_faces(real_data, yaw):
     g = torch.Generator().manual_seed(1)
@@ -150,8 +137,7 @@ def test_a_detector_finds_the_faces(real_data, yaw):
     sides = torch.tensor([1., -1]).repeat(100)
     shots = shots.put(yaw=sides*yaw if yaw else .6*shots.get('yaw'))
     r = render(people, shots, 256, 'portrait')
-    network, x = session(real_data, 'retinaface_mnet025.onnx'), photograph(r.image, shots, g)
-    score, points = (np.concatenate(v) for v in zip(*(detect(network, part) for part in x.split(20))))
+    score, points = RetinaFace(real_data/'models'/'retinaface_mnet025.onnx')(photograph(r.image, shots, g))
     truth = r.landmarks5.numpy()
     scale = np.linalg.norm(truth[:, :2].mean(1) - truth[:, 3:].mean(1), axis=1)
     error = np.linalg.norm(points - truth, axis=2)/scale[:, None]

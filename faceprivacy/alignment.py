@@ -11,7 +11,7 @@ import cv2, numpy as np, onnxruntime
 from insightface.app import FaceAnalysis
 from insightface.utils import face_align
 from PIL import Image
-from .core import path
+from .core import check_images, path
 
 # %% ../nbs/07_alignment.ipynb #2138afbc
 def template(size: int = 112) -> np.ndarray:
@@ -95,22 +95,24 @@ def priors(h: int, w: int) -> np.ndarray:
 
 # %% ../nbs/07_alignment.ipynb #651816ff
 class RetinaFace:
-    """The likeliest face in images (b, 3, h, w) in [0, 1]: its score (b,) and points (b, 5, 2) in
+    """The likeliest face in images (b, 3, h, w) in [-1, 1]: its score (b,) and points (b, 5, 2) in
     pixels. `file`: a RetinaFace .onnx with outputs box, score and points, such as MobileNet 0.25"""
     def __init__(self, file):
         if not path(file).is_file(): raise FileNotFoundError(f'no detector at {file}')
-        self.network = onnxruntime.InferenceSession(str(path(file)),
-                                                    providers=['CPUExecutionProvider'])
+        try: self.network = onnxruntime.InferenceSession(str(path(file)),
+                                                         providers=['CPUExecutionProvider'])
+        except Exception as e:  # onnxruntime's own, one class for each kind of damage
+            raise ValueError(f'{file}: is no whole .onnx: {e}') from e
         if len(self.network.get_outputs()) != 3: raise ValueError(
             f'{file}: a RetinaFace has three outputs, not {len(self.network.get_outputs())}')
 
     def __call__(self, images, batch: int = 32) -> tuple:
-        parts = [self._few(np.asarray(x, np.float32)) for x in images.split(batch)]
+        parts = [self._few(np.asarray(x, np.float32)) for x in check_images(images).split(batch)]
         return tuple(np.concatenate(x) for x in zip(*parts))
 
     def _few(self, x):
         (b, _, h, w), rows = x.shape, np.arange(len(x))
-        pixels = 255*x[:, ::-1] - np.array([104, 117, 123], np.float32)[:, None, None]
+        pixels = 127.5*(x[:, ::-1] + 1) - np.array([104, 117, 123], np.float32)[:, None, None]
         name = self.network.get_inputs()[0].name
         _, score, points = self.network.run(None, {name: pixels})
         best = score[:, :, 1].argmax(1)

@@ -137,7 +137,7 @@ def test_a_detector_finds_the_faces(real_data, yaw):
     sides = torch.tensor([1., -1]).repeat(100)
     shots = shots.put(yaw=sides*yaw if yaw else .6*shots.get('yaw'))
     r = render(people, shots, 256, 'portrait')
-    score, points = RetinaFace(real_data/'models'/'retinaface_mnet025.onnx')(photograph(r.image, shots, g))
+    score, points = RetinaFace(real_data/'models'/'retinaface_mnet025.onnx')(photograph(r.image, shots, g)*2 - 1)
     truth = r.landmarks5.numpy()
     scale = np.linalg.norm(truth[:, :2].mean(1) - truth[:, 3:].mean(1), axis=1)
     error = np.linalg.norm(points - truth, axis=2)/scale[:, None]

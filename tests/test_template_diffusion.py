@@ -173,7 +173,7 @@ def test_ridge_finds_a_linear_map():
     (dict(z=torch.ones(16)/4), r'shape \(b, d\) is wanted'),
     (dict(hint=torch.zeros(2, 8, 3, 3)), r'hint: latents \(2, 8, 4, 4\) are wanted'),
     (dict(start=torch.zeros(1, 8, 4, 4)), 'start: latents'),
-    (dict(steps=0), 'steps: at least 1'),
+    (dict(steps=0), 'steps: 1 to 1000 is wanted, not 0'),
     (dict(candidates=3), 'scorer: one is wanted'), (dict(pull=2.), 'scorer: one is wanted')])
 def test_bad_input_is_named(pipe, data, change, message):
     with pytest.raises(ValueError, match=message): pipe(**(dict(z=data[1][:2]) | change))

@@ -8,6 +8,7 @@ __all__ = ['GRIDS', 'template', 'similarity', 'explained', 'align', 'fit', 'dete
 # %% ../nbs/07_alignment.ipynb #a511c134
 import functools, warnings
 import cv2, numpy as np, onnxruntime
+from fastcore.basics import patch
 from insightface.app import FaceAnalysis
 from insightface.utils import face_align
 from PIL import Image
@@ -110,12 +111,14 @@ class RetinaFace:
         parts = [self._few(np.asarray(x, np.float32)) for x in check_images(images).split(batch)]
         return tuple(np.concatenate(x) for x in zip(*parts))
 
-    def _few(self, x):
-        (b, _, h, w), rows = x.shape, np.arange(len(x))
-        pixels = 127.5*(x[:, ::-1] + 1) - np.array([104, 117, 123], np.float32)[:, None, None]
-        name = self.network.get_inputs()[0].name
-        _, score, points = self.network.run(None, {name: pixels})
-        best = score[:, :, 1].argmax(1)
-        square = priors(h, w)[best][:, None]
-        offset = .1*points[rows, best].reshape(b, 5, 2)*square[..., 2:]
-        return score[rows, best, 1], (offset + square[..., :2])*[w, h]
+# %% ../nbs/07_alignment.ipynb #68e7a97c
+@patch
+def _few(self: RetinaFace, x):
+    (b, _, h, w), rows = x.shape, np.arange(len(x))
+    pixels = 127.5*(x[:, ::-1] + 1) - np.array([104, 117, 123], np.float32)[:, None, None]
+    name = self.network.get_inputs()[0].name
+    _, score, points = self.network.run(None, {name: pixels})
+    best = score[:, :, 1].argmax(1)
+    square = priors(h, w)[best][:, None]
+    offset = .1*points[rows, best].reshape(b, 5, 2)*square[..., 2:]
+    return score[rows, best, 1], (offset + square[..., :2])*[w, h]

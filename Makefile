@@ -18,6 +18,8 @@ VENV := $(CURDIR)/.venv
 READY := .venv/.ready
 export PATH := $(VENV)/bin:$(PATH)
 export PYTHONHASHSEED := 0
+# threads that wait leave their core to others; no result depends on it
+export OMP_WAIT_POLICY ?= PASSIVE
 export FACEPRIVACY_DATA ?= $(if $(DATA),$(abspath $(DATA)))
 PIPELINE := $(if $(filter default,$(PROFILE)),dvc.yaml,params/$(PROFILE)/dvc.yaml)
 say = @echo "==> $(1)"

@@ -232,7 +232,8 @@ class Moments(Look):
 class Reencoded(Look):
     "The order known: e of what is sent, its channels put back"
     channels = 192
-    def see(self, ps, secrets): return shuffle(encode(2*ps[0] - 1), secrets[0].flatten(1).argsort(1))
+    def see(self, ps, secrets):
+        return shuffle(encode(2*ps[0] - 1), secrets[0].flatten(1).argsort(1))
 
 LOOKS = dict(read=Read, known=Known, fixed=Fixed, moments=Moments, reencoded=Reencoded)
 
@@ -265,7 +266,8 @@ def scatter(takes: list, zb: Tensor, person: Tensor, rounds: int = 500) -> dict:
     """same: cosine between templates (n, d) of `takes` of one photo; mated: of another photo's
     (n, d), and its spread over takes; enrolled: number averaged -> recognition"""
     same = [F.cosine_similarity(a, b) for i, a in enumerate(takes) for b in takes[:i]]
-    mated, draws = torch.stack([F.cosine_similarity(a, zb) for a in takes]), np.random.default_rng(0)
+    mated = torch.stack([F.cosine_similarity(a, zb) for a in takes])
+    draws = np.random.default_rng(0)
     enrolled = {n: summary(cross(F.normalize(sum(takes[:n])), zb, person), draws, rounds)
                 for n in (1, 4, 16, 64) if n <= len(takes)}
     return dict(same=torch.cat(same).mean(), mated=mated.mean(), spread=mated.std(0).mean(),

@@ -209,6 +209,7 @@ def fit(cls: DCTDP, images, budget: float = 1., **options):
         high = part[1] if high is None else high.maximum(part[1])
     return cls(x.shape[-1], budget, high - low, **options)
 
+# %% ../nbs/21_image_schemes.ipynb #13d78118
 @patch
 def save(self: DCTDP, file):
     "Write all that the scheme depends on, as safetensors"

@@ -255,6 +255,7 @@ def places(self: Reader, y: Tensor) -> tuple:
             v = v.reshape(len(y), -1, *v.shape[2:])
     return v, order
 
+# %% ../nbs/22a_shuffle_attacks.ipynb #06997c2a
 @patch
 def read(self: Reader, y: Tensor) -> tuple:
     "Sources (b, m, h, w), and what is explained, of planes (b, 3 n, h, w) of unknown orders"
@@ -280,8 +281,8 @@ def place_found(reader: Reader, y: Tensor, orders: Tensor) -> Tensor:
 # %% ../nbs/22a_shuffle_attacks.ipynb #18a9b64f
 def to_picture(s: Tensor, sources: Sources) -> Tensor:
     "Images (b, 3, h, w) in [-1, 1] of sources s (b, m, h, w)"
-    colours = sources.colours
-    return (torch.einsum('bmhw,mc->bchw', s, colours[:-1]) + colours[-1][:, None, None]).clamp(-1, 1)
+    slope, level = sources.colours[:-1], sources.colours[-1]
+    return (torch.einsum('bmhw,mc->bchw', s, slope) + level[:, None, None]).clamp(-1, 1)
 
 # %% ../nbs/22a_shuffle_attacks.ipynb #ea7b65fa
 def gram(y: Tensor, step: tuple = (0, 0)) -> Tensor:

@@ -237,7 +237,7 @@ def shuffle_signed(r: Tensor, orders: Tensor) -> Tensor:
 
 # %% ../nbs/20b_subtraction.ipynb #af05021c
 class Changed:
-    "MinusFace whose residue is `centred` and `evened` by known residues (n, 192, h, w), or `turned`"
+    "MinusFace whose residue is `centred`, `evened` by known residues (n, 192, h, w), or `turned`"
     channels, asks = 3, ()
     def __init__(self, scheme, known: Tensor, centred=False, evened=False, turned=False,
                  batch: int = 32):

@@ -15,6 +15,7 @@ import numpy as np, torch, torch.nn as nn, torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 from .block_dct import encode, null_part
+from .core import COLORS
 from .image_schemes import (DCTDP, IMAGE_SCHEMES, find_ranks, loudest, recogniser,
                                        stretch, undo)
 from .inversion import Case, assess, pixel_measures
@@ -236,6 +237,10 @@ class Reencoded(Look):
         return shuffle(encode(2*ps[0] - 1), secrets[0].flatten(1).argsort(1))
 
 LOOKS = dict(read=Read, known=Known, fixed=Fixed, moments=Moments, reencoded=Reencoded)
+COLORS.update({'as sent': '#949494', 'read': '#0173b2', 'known': '#222222', 'fixed': '#ece133',
+               'moments': '#de8f05', 'reencoded': '#ca9161', 'solve': '#029e73',
+               'minusface, centred': '#56b4e9', 'minusface, evened': '#029e73',
+               'minusface, turned': '#fbafe4', 'minusface, centred and evened': '#5b5ea6'})
 
 # %% ../nbs/22_image_audit.ipynb #e13140ac
 def jpeg(pixels: Tensor, quality: int) -> tuple:

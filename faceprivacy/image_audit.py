@@ -38,6 +38,11 @@ def open_schemes(names, known: Tensor, minusface='', budget: float = 1.) -> dict
                 dctdp=lambda: DCTDP.fit(known, budget))
     return {n: made.get(n, IMAGE_SCHEMES[n])() for n in names}
 
+COLORS.update({'as sent': '#949494', 'read': '#0173b2', 'known': '#222222', 'fixed': '#ece133',
+               'moments': '#de8f05', 'reencoded': '#ca9161', 'solve': '#029e73',
+               'minusface, centred': '#56b4e9', 'minusface, evened': '#029e73',
+               'minusface, turned': '#fbafe4', 'minusface, centred and evened': '#5b5ea6'})
+
 # %% ../nbs/22_image_audit.ipynb #87142c61
 def begin(scheme, x: Tensor, batch: int = 32) -> Tensor:
     "What secrets are applied to, of images x: residues in half precision, or the images"
@@ -237,10 +242,6 @@ class Reencoded(Look):
         return shuffle(encode(2*ps[0] - 1), secrets[0].flatten(1).argsort(1))
 
 LOOKS = dict(read=Read, known=Known, fixed=Fixed, moments=Moments, reencoded=Reencoded)
-COLORS.update({'as sent': '#949494', 'read': '#0173b2', 'known': '#222222', 'fixed': '#ece133',
-               'moments': '#de8f05', 'reencoded': '#ca9161', 'solve': '#029e73',
-               'minusface, centred': '#56b4e9', 'minusface, evened': '#029e73',
-               'minusface, turned': '#fbafe4', 'minusface, centred and evened': '#5b5ea6'})
 
 # %% ../nbs/22_image_audit.ipynb #e13140ac
 def jpeg(pixels: Tensor, quality: int) -> tuple:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COMMANDS', 'show', 'remark', 'frcsyn_score', 'frcsyn_check', 'frcsyn_check_training', 'frcsyn_stand_in',
-           'whole_folder', 'add_command', 'add_frcsyn', 'held_back', 'parser', 'main']
+           'whole_folder', 'add_command', 'add_frcsyn', 'run_animate', 'add_animate', 'held_back', 'parser', 'main']
 
 # %% ../nbs/91_command_line.ipynb #40599021
 import argparse, contextlib, importlib, json, os, shutil, signal, sys, tempfile, threading
@@ -191,8 +191,76 @@ def add_frcsyn(commands):
     _stand_in_arguments(add_command(jobs, 'stand-in', frcsyn_stand_in,
                                     'make lists and a submission to try on', 'submissions'))
 
+# %% ../nbs/91_command_line.ipynb #b7ffc722
+def _animate_how(args):
+    from faceprivacy.driving import Drive
+    from faceprivacy.portrait_motion import Settings
+    number = lambda v: int(v) if v.lstrip('-').isdigit() else v
+    drive = Drive(args.region, not args.absolute, 'pose' if args.pose_friendly else 'expression',
+                  args.multiplier, hold=tuple(args.hold))
+    return drive, Settings(
+        face=number(args.face), driver=number(args.driver), reference=number(args.reference),
+        stitch=False if args.no_stitch else None, eyes=args.eyes, lips=args.lips,
+        close_lips=args.close_lips, crop_driving=args.crop_driving or None,
+        paste=not args.no_paste, scale=args.scale, most=args.most, batch=args.batch,
+        sound=args.sound, synthetic=not args.no_mark, visible=args.visible_mark)
+
+# %% ../nbs/91_command_line.ipynb #e065c489
+def run_animate(args) -> int:
+    import torch
+    from faceprivacy.animate import animate
+    from faceprivacy.core import device
+    from faceprivacy.motion_templates import read_neutral
+    from faceprivacy.portrait_motion import load_networks
+    drive, settings = _animate_how(args)
+    net = load_networks(args.weights, device(), torch.float32 if args.exact else None)
+    made = animate(args.source, args.driving, args.out, net, drive, settings, args.landmarks,
+                   neutral=read_neutral(args.neutral) if args.neutral else None)
+    said = dict(vars(made), out=str(made.out), fps=made.fps and str(made.fps),
+                sound=made.sound and str(made.sound))
+    if made.kept: remark(f'{made.kept} squares were there from a run that was stopped')
+    for kind, name in (('lost', 'the source is as it was'), ('held', 'the motion was held')):
+        if said[kind]: remark(f'no face in {len(said[kind])} frames, where {name}: {said[kind]}')
+    show(args, said, f'{made.out}: {made.frames} frames')
+    return 0
+
+# %% ../nbs/91_command_line.ipynb #fa169b47
+def _animate_arguments(p):
+    for name in ('source', 'driving'): p.add_argument(name, type=Path, help=dict(
+        source='picture or video', driving='video, picture or template (.safetensors, .pkl)')[name])
+    p.add_argument('-o', '--out', type=Path, required=True, help='.mp4, .mov, .mkv, .png, .jpg')
+    p.add_argument('--weights', type=Path, required=True, help='folder in the official layout')
+    p.add_argument('--landmarks', type=Path, help="a detector's .onnx, or a folder with one")
+    p.add_argument('--neutral', type=Path, help='.pkl subtracted from a driving picture')
+    p.add_argument('--region', default='all', choices=('all', 'exp', 'pose', 'lip', 'eyes'))
+    p.add_argument('--hold', nargs='+', default=(), choices=('eyes', 'lip'), help="the source's")
+    p.add_argument('--sound', default='driving', choices=('driving', 'source', 'none'))
+    for name, kind, default, text in (
+            ('face', str, 'largest', 'of the source: largest, left, ..., all or a number'),
+            ('driver', str, 'largest', 'face of the driving clip, the same way'),
+            ('reference', str, '0', "the driver's frame at rest, a number or calmest"),
+            ('multiplier', float, 1., 'of the motion'), ('scale', float, 2.3, 'of the square'),
+            ('most', int, 1280, 'pixels a side'), ('batch', int, 8, 'frames at a time')):
+        p.add_argument(f'--{name}', type=kind, default=default, help=f'{text} ({default})')
+    for name, text in _ANIMATE_FLAGS.items():
+        p.add_argument(f'--{name}', action='store_true', help=text)
+
+# %% ../nbs/91_command_line.ipynb #12c1241e
+_ANIMATE_FLAGS = {
+    'absolute': "the driver's own pose and expression, not their change",
+    'pose-friendly': 'do not make the first frame the source itself',
+    'no-stitch': 'without the stitching network', 'no-paste': 'the square alone',
+    'eyes': "as open as the driver's", 'lips': "as open as the driver's",
+    'close-lips': 'shut the lips of a still first', 'crop-driving': 'even a square clip',
+    'no-mark': 'do not say in the file that it is synthetic',
+    'visible-mark': 'say it in the picture', 'exact': 'single precision throughout'}
+
+def add_animate(commands):
+    about = 'make a portrait move as somebody does; ask the people in both first'
+    _animate_arguments(add_command(commands, 'animate', run_animate, about, 'animate'))
+
 # %% ../nbs/91_command_line.ipynb #ef6689a6
-COMMANDS = [add_frcsyn]
+COMMANDS = [add_frcsyn, add_animate]
 
 # %% ../nbs/91_command_line.ipynb #b549718a
 @contextlib.contextmanager

@@ -4,16 +4,18 @@
 
 # %% auto #0
 __all__ = ['COLORS', 'root', 'path', 'seed_everything', 'device', 'atomic', 'read_yaml', 'read_json', 'write_json',
-           'save_tensors', 'load_tensors', 'check_images', 'check_unit', 'color', 'use_style', 'save_figure',
-           'show_images', 'scrub', 'progress']
+           'save_tensors', 'load_tensors', 'check_images', 'check_unit', 'to_range', 'to_pixels', 'resize', 'color',
+           'use_style', 'save_figure', 'show_images', 'scrub', 'progress']
 
 # %% ../nbs/00_core.ipynb #0ff1ef04
 import base64, contextlib, html, io, json, math, os, random, tempfile
 from configparser import ConfigParser
 from pathlib import Path
 import matplotlib as mpl, matplotlib.pyplot as plt, numpy as np, seaborn as sns, torch, yaml
+import torch.nn.functional as F
 from matplotlib.figure import Figure
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 from tqdm.auto import tqdm
 
 # %% ../nbs/00_core.ipynb #8197f1ad
@@ -136,13 +138,34 @@ def check_unit(z, name: str = 'z', tolerance: float = 1e-3):
         raise ValueError(f'{name}: row {worst} has length {length[worst]:.4g}, not 1: normalise')
     return z
 
+# %% ../nbs/00_core.ipynb #55dd9552
+def to_range(x: Tensor) -> Tensor:
+    "Floats in [-1, 1] of uint8 in 0..255; floats stay as they are"
+    return x.float()/127.5 - 1 if x.dtype == torch.uint8 else x
+
+# %% ../nbs/00_core.ipynb #92db32f4
+def to_pixels(x: Tensor) -> Tensor:
+    "uint8 in 0..255 of floats in [-1, 1]"
+    return ((x + 1)*127.5).round().clamp(0, 255).byte()
+
+# %% ../nbs/00_core.ipynb #55336af8
+def resize(x: Tensor, size: int) -> Tensor:
+    "Floats in [-1, 1], (n, 3, size, size), of uint8 or floats (n, 3, h, w)"
+    x = to_range(x)
+    if x.shape[-2:] == (size, size): return x
+    smaller = size < x.shape[-1]
+    x = F.interpolate(x, (size, size), mode='bilinear', antialias=smaller, align_corners=False)
+    return x.clamp(-1, 1)
+
 # %% ../nbs/00_core.ipynb #8799dc31
 _palette = sns.color_palette('colorblind').as_hex()
 COLORS = dict(plain=_palette[7], slerp=_palette[0], slerp_hardened=_palette[2],
               slerp_learned=_palette[9], slerp_undone='#8c6bb1',
               turn_only=_palette[6], drop_only=_palette[8],
               biohash=_palette[1], mlp_hash=_palette[5], polyprotect=_palette[4],
-              ironmask='#7f3c5d', paper='#222222', mated=_palette[0],
+              ironmask='#7f3c5d', null_residue=_palette[1],
+              minusface=_palette[0], partialface=_palette[4], duetface=_palette[3],
+              dctdp=_palette[5], paper='#222222', mated=_palette[0],
               **{'non-mated': _palette[3]})
 
 # %% ../nbs/00_core.ipynb #7c6d6887

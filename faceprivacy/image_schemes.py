@@ -21,7 +21,7 @@ from scipy.sparse.linalg import splu
 from torch import Tensor
 from .block_dct import (banded, check_size, decode, decoding_weights, encoding_taps,
                                    rgb_of, ycc_planes)
-from .core import COLORS, load_tensors, path, save_tensors
+from .core import load_tensors, path, save_tensors
 from .recognition import IR, _batches, augment, backbone, margin_head
 from .subtraction import MinusFace, UNet, channel_orders, generator_cost, to_signed
 from .training import about_data, descend, digest
@@ -278,8 +278,6 @@ def minusface_from(folder='') -> MinusFace:
 
 IMAGE_SCHEMES = dict(plain=Plain, null_residue=NullResidue, minusface=minusface_from,
                      partialface=PartialFace, duetface=DuetFace, dctdp=DCTDP)
-COLORS.update(null_residue='#de8f05', minusface='#0173b2', partialface='#cc78bc',
-              duetface='#d55e00', dctdp='#ca9161')
 
 # %% ../nbs/21_image_schemes.ipynb #afe1cc60
 def stretch(image: Tensor, cut: float = .01) -> Tensor:

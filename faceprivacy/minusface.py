@@ -139,21 +139,24 @@ def train_generator(images: Tensor, person: Tensor, settings: Settings = SETTING
 # %% ../nbs/20_minusface.ipynb #b97da21c
 def train_recognisers(views, networks: dict, images: Tensor, person: Tensor, steps: int,
                       settings: Settings = SETTINGS['small'], lr: float = 3e-3, seed: int = 0,
-                      **options) -> tuple:
+                      guide: Tensor | None = None, **options) -> tuple:
     """Stage 2: fresh `networks` by name, each trained on its part of `views(x, generator)`, a dict
-    of inputs by name for x in [-1, 1]; the trained networks by name, and the losses"""
-    people = _check_faces(images, person)
+    of inputs by name for x in [-1, 1]; the trained networks by name, and the losses. `guide`
+    (n, d): templates of the images by a plain recogniser, to agree with, in place of `head`"""
+    people, wanted = _check_faces(images, person), person if guide is None else guide
     torch.manual_seed(seed)
     heads = {k: margin_head(settings.head, f.dim, people, scale=settings.scale,
-                            margin=settings.margin) for k, f in networks.items()}
+                            margin=settings.margin) for k, f in networks.items() if guide is None}
     model = nn.ModuleDict(dict(network=nn.ModuleDict(networks), head=nn.ModuleDict(heads)))
+    def off(k, z, goal):
+        if guide is None: return F.cross_entropy(heads[k](z, goal), goal)
+        return (1 - F.cosine_similarity(z, goal)).mean()
     def loss(model, generator, step):
-        x, who = _rows(images, person, settings.batch, generator, next(model.parameters()).device)
+        x, goal = _rows(images, wanted, settings.batch, generator, next(model.parameters()).device)
         with torch.no_grad(): seen = views(x, generator)
-        logits = [model['head'][k](f(seen[k]), who) for k, f in model['network'].items()]
-        return sum(F.cross_entropy(y, who) for y in logits)
-    history = descend(loss, model, steps, lr, seed, **dict(
-        decay=.9, **settings.about(), **about_data(images, person)) | options)
+        return sum(off(k, f(seen[k]), goal) for k, f in model['network'].items())
+    about = dict(guided=guide is not None, **settings.about(), **about_data(images, wanted))
+    history = descend(loss, model, steps, lr, seed, **dict(decay=.9, **about) | options)
     return dict(model['network'].cpu().items()), history
 
 # %% ../nbs/20_minusface.ipynb #cdb160c7

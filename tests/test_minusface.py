@@ -321,6 +321,16 @@ def test_stage_two_learns_side_by_side(tmp_path):
     assert resumed == losses
     for a, b in zip(nets['X_p'].parameters(), again['X_p'].parameters()): assert torch.equal(a, b)
 
+def test_recognisers_meet_the_templates_of_a_guide():
+    images, person = people()
+    torch.manual_seed(1)
+    goal = torch.nn.functional.normalize(torch.randn(len(images), 128))
+    nets, losses = mf.train_recognisers(lambda x, g: {'X': x}, {'X': mf.recogniser('small', 3, 56)}, images, person,
+                                        40, TINY, guide=goal)
+    assert losses[0] > .8 and losses[-1] < losses[0] - .2
+    with pytest.raises(RuntimeError, match='size'):
+        mf.train_recognisers(lambda x, g: {'X': x}, nets, images, person, 1, TINY, guide=goal[:, :64])
+
 @pytest.mark.parametrize('change,message', [
     (dict(images=people()[0].float()), r'uint8 \(n, 3, h, w\)'), (dict(person=people()[1] + 1), 'numbers from 0'),
     (dict(images=people(size=58)[0]), 'multiple of'), (dict(settings=mf.Settings(widths=(8, 8))), '12 or more')])

@@ -16,9 +16,10 @@ from PIL import Image
 from torch import Tensor
 from .block_dct import encode, null_part
 from .core import COLORS
-from .image_schemes import (DCTDP, IMAGE_SCHEMES, find_ranks, loudest, recogniser,
-                                       stretch, undo)
+from .image_schemes import (DCTDP, IMAGE_SCHEMES, find_ranks, loudest, stretch,
+                                       undo)
 from .inversion import Case, assess, pixel_measures
+from .minusface import recogniser
 from .scores import Comparisons
 from .shuffle_attacks import (Reader, choose_reader, fit_sources, mixing, moments,
                                          to_picture, to_planes, unmix)
@@ -94,11 +95,13 @@ def solve(scheme, p: Tensor, reader: Reader | None = None, colour=0.) -> Tensor 
 # %% ../nbs/22_image_audit.ipynb #7856fc9b
 class Attacker(nn.Module):
     """What is seen (b, c, s, s) -> pictures (b, 3, s, s), and templates (b, dim); `based`: the last
-    three channels seen are a picture, to be mended"""
-    def __init__(self, channels: int, dim: int, size: int, widths=(16, 32, 64), based=False):
+    three channels seen are a picture, to be mended; `start`: weights that `name` begins from"""
+    def __init__(self, channels: int, dim: int, size: int, widths=(16, 32, 64), based=False,
+                 start: str = ''):
         super().__init__()
         self.scale = nn.BatchNorm2d(channels, affine=False, momentum=None)
-        self.draw, self.name = UNet(channels, 3, widths), recogniser(channels, size, dim=dim)
+        self.draw = UNet(channels, 3, widths)
+        self.name = recogniser('small', channels, size, dim, start)
         self.based = based
         if based: nn.init.zeros_(self.draw.last.weight), nn.init.zeros_(self.draw.last.bias)
 
@@ -127,10 +130,10 @@ class Look:
 # %% ../nbs/22_image_audit.ipynb #970585c7
 def train_attacker(look, x: Tensor, z: Tensor, begun: Tensor, steps: int, batch: int = 32,
                    widths=(16, 32, 64), lr: float = 3e-3, seed: int = 0, precision: str = 'no',
-                   checkpoint=None) -> tuple:
+                   start: str = '', checkpoint=None) -> tuple:
     "An attacker trained on faces x (n, 3, s, s), their templates z and beginnings; its history"
     torch.manual_seed(seed)
-    model = Attacker(look.channels, z.shape[1], x.shape[-1], widths, look.based)
+    model = Attacker(look.channels, z.shape[1], x.shape[-1], widths, look.based, start)
     half = torch.autocast('cpu', torch.bfloat16) if precision == 'bf16' else nullcontext()
     def loss(model, generator, step):
         rows = torch.randint(len(x), (batch,), generator=generator)
@@ -139,7 +142,7 @@ def train_attacker(look, x: Tensor, z: Tensor, begun: Tensor, steps: int, batch:
         return F.l1_loss(made, x[rows]) + (1 - F.cosine_similarity(named, z[rows])).mean()
     history = descend(loss, model.to(memory_format=torch.channels_last), steps, lr=lr, seed=seed,
                       checkpoint=checkpoint, batch=batch, look=type(look).__name__,
-                      scheme=look.scheme.name, precision=precision, **about_data(x, z))
+                      scheme=look.scheme.name, precision=precision, start=start, **about_data(x, z))
     return model, history
 
 # %% ../nbs/22_image_audit.ipynb #61c8c901

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CLIENT', 'PRUNED', 'SETS', 'ORDERS', 'IMAGE_SCHEMES', 'ImageScheme', 'Plain', 'coefficients', 'picture', 'DuetFace',
            'PartialFace', 'draws', 'laplace', 'DCTDP', 'filters', 'NullResidue', 'minusface_from', 'stretch', 'loudest',
-           'undo', 'find_ranks', 'recogniser', 'train_on', 'embed_protected', 'parted', 'client_macs']
+           'undo', 'find_ranks', 'train_on', 'embed_protected', 'parted', 'client_macs']
 
 # %% ../nbs/21_image_schemes.ipynb #9da0a1c4
 import math
@@ -22,7 +22,8 @@ from torch import Tensor
 from .block_dct import (banded, check_size, decode, decoding_weights, encoding_taps,
                                    rgb_of, ycc_planes)
 from .core import load_tensors, path, save_tensors
-from .recognition import IR, _batches, augment, backbone, margin_head
+from .minusface import recogniser
+from .recognition import _batches, augment, margin_head
 from .subtraction import MinusFace, UNet, channel_orders, generator_cost, to_signed
 from .training import about_data, descend, digest
 
@@ -334,13 +335,6 @@ def find_ranks(scheme: PartialFace, p: Tensor) -> Tensor:
     return torch.stack([undo(p, rank)[1] for rank in scheme.ranks]).argmin(0)[:, None]
 
 # %% ../nbs/21_image_schemes.ipynb #bd50d01b
-def recogniser(channels: int, size: int = 112, network: str = 'small', dim: int = 128) -> IR:
-    "A `backbone` for `channels` of 112 pixels; of `small` there is one for 28 and 56 too"
-    if size == 112: return backbone(network, dim, channels)
-    if network != 'small' or size not in (28, 56): raise ValueError(
-        f'size: {network} is for 112 pixels, or small for 28 and 56, not {size}')
-    return IR((2, 2), (32, 64), dim, channels, stem=size//28)
-
 def _check_training(images, person, guide):
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3: raise TypeError(
         f'images: uint8 (n, 3, h, w) are wanted, not {images.dtype} {tuple(images.shape)}')
@@ -372,22 +366,22 @@ def _lesson(scheme, images, person, guide, batch):
 # %% ../nbs/21_image_schemes.ipynb #517271d2
 def train_on(scheme, images: Tensor, person: Tensor, guide: Tensor | None = None,
              steps: int = 200, batch: int = 32, network: str = 'small', lr: float = 6e-3,
-             seed: int = 0, checkpoint=None, **options) -> tuple:
+             start: str = '', seed: int = 0, checkpoint=None, **options) -> tuple:
     """A recogniser of what `scheme` sends, and its losses. `images` (n, 3, size, size) uint8 of
     `person` (n,), numbered from 0; `guide` (n, dim): their unit templates by a plain recogniser,
-    to agree with; without, ArcFace. What a scheme learns, it learns here. `checkpoint`: a folder
-    to go on from after a kill, to be deleted when the network is safe"""
+    to agree with; without, ArcFace. `start`: weights to begin from. What a scheme learns, it
+    learns here. `checkpoint`: a folder to go on from after a kill, to be deleted after it"""
     _check_training(images, person, guide)
     torch.manual_seed(seed)
     dim = 128 if guide is None else guide.shape[1]
-    net = recogniser(scheme.channels, images.shape[-1], network, dim)
-    parts = nn.ModuleDict(dict(net=net.to(memory_format=torch.channels_last)))
+    net = recogniser(network, scheme.channels, images.shape[-1], dim, start)
+    parts = nn.ModuleDict(dict(net=net))
     if hasattr(scheme, 'learned'): parts['scheme'] = scheme.learned.requires_grad_()
     if guide is None: parts['head'] = margin_head('ArcFace', dim, int(person.max()) + 1,
                                                   scale=32., margin=.3)
     history = descend(_lesson(scheme, images, person, guide, batch), parts, steps, lr, seed,
                       decay=.95, checkpoint=checkpoint, batch=batch, sent=_mark(scheme, images),
-                      guided=guide is not None, **about_data(images, person), **options)
+                      guided=guide is not None, start=start, **about_data(images, person), **options)
     parts.requires_grad_(False)
     return net, history
 

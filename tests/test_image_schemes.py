@@ -120,8 +120,8 @@ def test_bad_secrets_are_named(x, name, secrets, words):
     (lambda: sch.DCTDP(28).protect(torch.rand(1, 3, 12, 12) - 1), 'are what this budget is for'),
     (lambda: sch.DCTDP(budget=0.), 'more than 0'), (lambda: sch.DuetFace('both'), 'server or client'),
     (lambda: sch.PartialFace().secrets(3, person=torch.zeros(2).long()), r'\(3,\) is wanted'),
-    (lambda: sch.recogniser(3, 56, 'ir18'), 'not 56'),
-    (lambda: sch.train_on(sch.Plain(), torch.zeros(4, 3, 28, 28).byte(), torch.zeros(3).long()), 'each of 4')])
+    (lambda: sch.recogniser('ir18', 3, 56), 'not 56'),
+    (lambda: sch.train_on(sch.Plain(), torch.zeros(4, 3, 56, 56).byte(), torch.zeros(3).long()), 'each of 4')])
 def test_bad_settings_are_named(call, words):
     with pytest.raises(ValueError, match=words): call()
 
@@ -152,10 +152,10 @@ class PowerCut(Exception): pass
 @pytest.mark.parametrize('guided', [True, False])
 def test_a_killed_training_ends_the_same(tmp_path, guided):
     generator = torch.Generator().manual_seed(0)
-    images = torch.randint(256, (12, 3, 28, 28), generator=generator, dtype=torch.uint8)
+    images = torch.randint(256, (12, 3, 56, 56), generator=generator, dtype=torch.uint8)
     guide = F.normalize(torch.randn(12, 16, generator=generator), dim=1) if guided else None
     def train(fail=None, **kw):
-        scheme, calls = sch.DCTDP(28, sensitivity=5.), 0
+        scheme, calls = sch.DCTDP(56, sensitivity=5.), 0
         plain_secrets = scheme.secrets
         def secrets(*args):
             nonlocal calls

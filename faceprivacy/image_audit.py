@@ -142,7 +142,7 @@ def train_attacker(look, x: Tensor, z: Tensor, begun: Tensor, steps: int, batch:
         return F.l1_loss(made, x[rows]) + (1 - F.cosine_similarity(named, z[rows])).mean()
     history = descend(loss, model.to(memory_format=torch.channels_last), steps, lr=lr, seed=seed,
                       checkpoint=checkpoint, batch=batch, look=type(look).__name__,
-                      scheme=look.scheme.name, precision=precision, start=start, **about_data(x, z))
+                      scheme=look.scheme.name, precision=precision, **about_data(x, z))
     return model, history
 
 # %% ../nbs/22_image_audit.ipynb #61c8c901

@@ -381,7 +381,7 @@ def train_on(scheme, images: Tensor, person: Tensor, guide: Tensor | None = None
                                                   scale=32., margin=.3)
     history = descend(_lesson(scheme, images, person, guide, batch), parts, steps, lr, seed,
                       decay=.95, checkpoint=checkpoint, batch=batch, sent=_mark(scheme, images),
-                      guided=guide is not None, start=start, **about_data(images, person), **options)
+                      guided=guide is not None, **about_data(images, person), **options)
     parts.requires_grad_(False)
     return net, history
 

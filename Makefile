@@ -3,6 +3,7 @@
 #   make test      everything that is checked on every change
 #   make docs      the site, in _docs/html
 #   make lab       JupyterLab on the notebooks
+#   make plots     the scripts that draw DVC's curves, so that its pages need no network (wants npm)
 #   make bench     the benchmarks, each against the naive or official way
 #   make clean     remove what the others made, keep the sources
 PROFILE ?= default
@@ -24,9 +25,9 @@ export FACEPRIVACY_DATA ?= $(if $(DATA),$(abspath $(DATA)))
 PIPELINE := $(if $(filter default,$(PROFILE)),dvc.yaml,params/$(PROFILE)/dvc.yaml)
 say = @echo "==> $(1)"
 
-.PHONY: help setup data repro readme test docs lab bench pack clean
+.PHONY: help setup data repro readme test docs lab plots bench pack clean
 help:
-	@sed -n '2,7p' Makefile | sed 's/^# *//'
+	@sed -n '2,8p' Makefile | sed 's/^# *//'
 
 setup: $(READY)
 $(READY): settings.ini setup.py constraints.txt
@@ -74,6 +75,17 @@ docs: data
 
 lab: data
 	jupyter lab --port $(PORT) nbs
+
+VEGA := vega@5.33.1 vega-lite@5.23.0 vega-embed@6.29.0
+plots: $(READY)
+	$(call say,scripts that draw curves without a network)
+	mkdir -p .dvc/plots/vega
+	dir=$$(mktemp -d)
+	(cd $$dir && npm pack --silent $(VEGA) > /dev/null)
+	for name in vega vega-lite vega-embed; do
+	  tar -xzOf $$dir/$$name-[0-9]*.tgz package/build/$$name.min.js > .dvc/plots/vega/$$name.min.js
+	done
+	rm -r $$dir
 
 bench: $(READY)
 	@for f in tests/bench_*.py; do echo "==> $$f"; python $$f; done

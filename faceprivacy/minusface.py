@@ -49,7 +49,7 @@ SETTINGS = dict(small=Settings(),
 
 # %% ../nbs/20_minusface.ipynb #f620f340
 def begin_from(net: nn.Module, file: str) -> nn.Module:
-    "`net` with the tensors of a .safetensors wherever they fit: all behind a first layer of its own"
+    "`net` with the tensors of a .safetensors that fit: all behind a first layer of its own"
     own, known = net.state_dict(), load_tensors(path(file))
     fit = {k: v for k, v in known.items() if k in own and own[k].shape == v.shape}
     if 2*len(fit) < len(own): raise ValueError(

@@ -60,6 +60,7 @@ def save_checkpoint(accelerator, folder: Path, history: list, settings: dict):
     if accelerator.is_main_process: shutil.rmtree(new, ignore_errors=True)
     accelerator.wait_for_everyone()
     accelerator.save_state(new)
+    accelerator.wait_for_everyone()  # the others still write into it
     if accelerator.is_main_process:
         write_json(new/'progress.json', dict(history=history, settings=settings), digits=20)
         new.rename(folder/f'after_{len(history):07d}')

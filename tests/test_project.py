@@ -14,7 +14,7 @@ import yaml
 from faceprivacy.core import path
 from faceprivacy.pipeline import check_parameters, code_of
 
-NOTEBOOKS = sorted(path('nbs').glob('*.ipynb'))
+NOTEBOOKS = sorted(f for f in path('nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in f.parts)
 NUMBERED = [f for f in NOTEBOOKS if f.name[0].isdigit()]
 PIPELINE = yaml.safe_load(path('dvc.yaml').read_text())['stages']
 PROFILES = ['default', 'smoke', 'lfw']
@@ -46,7 +46,7 @@ def test_the_library_is_what_the_notebooks_export(copy):
 
 def test_the_notebooks_are_clean(copy):
     run('nbdev_clean', copy)
-    names = [f.name for f in NOTEBOOKS]
+    names = [f.relative_to(path('nbs')).as_posix() for f in NOTEBOOKS]
     _, changed, missing = filecmp.cmpfiles(path('nbs'), copy/'nbs', names, shallow=False)
     assert not changed + missing, 'run nbdev_clean'
 

@@ -20,7 +20,8 @@ def readme() -> str:
     for output in (o for c in nb.cells if c.cell_type == 'code' for o in c.outputs):
         if output.output_type == 'error': raise RuntimeError(''.join(output.traceback))
     text, _ = MarkdownExporter(exclude_input=True).from_notebook_node(nb)
-    text = re.sub(r'\]\((\w+\.ipynb)', r'](nbs/\1', text).replace('](../', '](').replace('"../docs/', '"docs/')  # links as seen from the root
+    text = re.sub(r'\]\(((?:tutorials/)?\w+\.ipynb)', r'](nbs/\1', text)  # links as seen from the root
+    text = text.replace('](../', '](').replace('"../docs/', '"docs/')
     lines = [line.rstrip() for line in text.splitlines()]
     kept = [line for line, before in zip(lines, [''] + lines) if line or before]  # one blank line, not more
     return '\n'.join(kept).strip() + '\n'

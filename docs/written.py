@@ -63,6 +63,7 @@ def overview(names: Names) -> str:
     text = re.sub(r'^# .*$', '# The project in ten minutes', text, count=1, flags=re.M)
     text = re.sub(r'\[!\[[^\]]*\]\([^)]*\)\]\([^)]*\)\s*', '', text)  # badges are for where they are looked for
     text = re.sub(r'!\[([^\]]*)\]\(docs/([^)]+)\)', r'<img class="wide" src="\2" alt="\1">', text)
+    text = re.sub(r'(src|srcset)="docs/', r'\1="', text)
     text = re.sub(r'\]\((?!https?:|#|mailto:)([^)]+?)\)', root_link(names), text)
     return names.link(text, None)
 

@@ -3,8 +3,10 @@
 #   make test      everything that is checked on every change
 #   make docs      the site, in _docs/html
 #   make lab       JupyterLab on the notebooks
+#   make lab-test  every notebook in a real JupyterLab: all cells, all widgets (wants Chromium)
 #   make plots     the scripts that draw DVC's curves, so that its pages need no network (wants npm)
 #   make bench     the benchmarks, each against the naive or official way
+#   make train-liveportrait   the long training whose weights lie in data/ (an hour on one core)
 #   make clean     remove what the others made, keep the sources
 PROFILE ?= default
 DATA ?=
@@ -25,9 +27,9 @@ export FACEPRIVACY_DATA ?= $(if $(DATA),$(abspath $(DATA)))
 PIPELINE := $(if $(filter default,$(PROFILE)),dvc.yaml,params/$(PROFILE)/dvc.yaml)
 say = @echo "==> $(1)"
 
-.PHONY: help setup data repro readme test docs lab plots bench pack clean
+.PHONY: help setup data repro readme test docs lab lab-test plots bench pack train-liveportrait clean
 help:
-	@sed -n '2,8p' Makefile | sed 's/^# *//'
+	@sed -n '2,10p' Makefile | sed 's/^# *//'
 
 setup: $(READY)
 $(READY): settings.ini setup.py constraints.txt
@@ -76,6 +78,9 @@ docs: data
 lab: data
 	jupyter lab --port $(PORT) nbs
 
+lab-test: data
+	python -m pytest tests/lab_check.py
+
 VEGA := vega@5.33.1 vega-lite@5.23.0 vega-embed@6.29.0
 plots: $(READY)
 	$(call say,scripts that draw curves without a network)
@@ -93,6 +98,16 @@ bench: $(READY)
 pack: $(READY)
 	$(call say,new embedded data: people rendered again and embedded by the default profile's recogniser)
 	python docs/pack.py
+	dvc add data
+	dvc push data.dvc
+
+LONG := results/scratch/43_long
+train-liveportrait: data
+	$(call say,LivePortrait on drawn people; what was stopped goes on where it was)
+	mkdir -p $(LONG)
+	papermill --engine tidy nbs/43_train_liveportrait.ipynb $(LONG)/43.ipynb -f params/train/43_train_liveportrait.yaml -p out $(LONG)
+	rm -rf data/networks/liveportrait
+	cp -r $(LONG)/weights data/networks/liveportrait
 	dvc add data
 	dvc push data.dvc
 

@@ -138,6 +138,10 @@ def numbers_of_networks() -> str:
         for name in (n for n in m if 'independent_type2_fmr_0.01' in m[n]):
             rows.append(f'| attack: {name} | accepted by the judge at FMR 1 % | {percent(m[name]["independent_type2_fmr_0.01"])} '
                         '| [30_inversion](30_inversion.ipynb) |')
+    moving = path('results/default/43d_portrait_metrics/metrics.json')
+    if moving.exists():
+        for name, m in read_json(moving)['bars'].items():
+            rows.append(f'| `liveportrait` | {name} | {m["found"]:.3f} | [43d_portrait_metrics](43d_portrait_metrics.ipynb) |')
     return '\n'.join(rows)
 
 

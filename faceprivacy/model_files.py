@@ -86,7 +86,7 @@ def embedded_models() -> list:
     value, groups = read_yaml(path('data.dvc'))['outs'][0]['md5'], {}
     for name, value in ((f['relpath'], f['md5']) for f in _listing(value)):
         if name.startswith('networks/') and name.endswith('.safetensors'):
-            group = Path(name).parent.name if name.count('/') > 1 else Path(name).stem
+            group = Path(name.split('/')[1]).stem
             groups.setdefault(group, {})[path('data', name)] = f'md5:{value}'
     how, terms = 'make data (or dvc pull data.dvc)', 'Apache-2.0'
     return [Model(f'embedded/{g}', f'{len(f)} in data/networks', f, how, terms)

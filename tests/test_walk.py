@@ -162,7 +162,7 @@ def test_what_has_not_run_is_a_line_and_no_error(tmp_path):
     errors = [o for o in outputs if o.output_type == 'error']
     assert not errors, ''.join(errors[0].traceback)
     shown = [''.join(o.get('data', {}).get('text/markdown', '')) for o in outputs]
-    for notebook in ('10_slerp', '13_template_audit', '22_image_audit', '30_inversion', '43_train_liveportrait'):
+    for notebook in ('10_slerp', '13_template_audit', '22_image_audit', '30_inversion', '43d_portrait_metrics'):
         line = f'*`{notebook}` has not run in profile `nothing`: `make repro PROFILE=nothing`*'
         assert any(line in text for text in shown), notebook
     kept = json.loads((tmp_path/'metrics.json').read_text())

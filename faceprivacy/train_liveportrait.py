@@ -366,8 +366,8 @@ def criticise(self: Run, regions: list) -> Tensor:
 def train_base(model: LivePortrait, recogniser, data: Drawn, steps: int, batch: int = 4,
                lr: float = 1e-3, seed: int = 0, half: bool = False, weights: Weights = Weights(),
                checkpoint=None, every: int = 200, watch: Callable | None = None) -> list:
-    """Stage I, in place; the losses of each step. `checkpoint`: folder for the state; `watch`(step,
-    losses, regions) is called after each step"""
+    """Stage I, in place; the losses of each step. `checkpoint`: folder for the state; `watch` is
+    called with step, losses and regions after each step"""
     rows, about = by_person(check_drawn(data)), _settings(
         model, data, steps=steps, batch=batch, lr=lr, seed=seed, half=half, weights=asdict(weights))
     run = _prepared(model, recogniser, weights, seed, _base_descents(model, lr), steps, lr)

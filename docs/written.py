@@ -89,8 +89,7 @@ def weights() -> list[dict]:
         with safe_open(file, 'pt') as f:
             numbers = sum(int(_count(f.get_slice(k).get_shape())) for k in f.keys())
             card = f.metadata() or {}
-        beside = next((p for p in (file.with_suffix('.json'), file.parent/'card.json') if p.exists()), None)
-        found.append(dict(file=file, numbers=numbers, card=card | (read_json(beside) if beside else {})))
+        found.append(dict(file=file, numbers=numbers, card=card))
     return found
 
 
@@ -109,13 +108,17 @@ def weight_table() -> str:
 
 
 def written_cards() -> str:
-    "Cards that lie beside the weights, as they are"
+    "Cards that lie in the weights or beside them, as they are, less their logs"
+    cards = {w['file']: w['card'] for w in weights()}
+    for file in sorted(path('data/networks').rglob('card.json')):
+        card = read_json(file)
+        cards[file.parent] = {k: v for k, v in card.items() if not isinstance(v, (dict, list))} | card.get('parameters', {})
     parts = []
-    for w in weights():
-        if not w['card']: continue
-        name = w['file'].relative_to(path('data/networks')).as_posix()
-        flat = '\n'.join(f'| {k} | {html.escape(str(v))[:400]} |' for k, v in sorted(w['card'].items()) if not isinstance(v, (dict, list)))
-        if flat: parts.append(f'### The card of `{name}`\n\n| | |\n|---|---|\n{flat}')
+    for file, card in cards.items():
+        if not card: continue
+        name = file.relative_to(path('data/networks')).as_posix()
+        flat = '\n'.join(f'| {k} | {html.escape(str(v))[:400]} |' for k, v in sorted(card.items()))
+        parts.append(f'### The card of `{name}`\n\n| | |\n|---|---|\n{flat}')
     for file in sorted(path('data/networks').rglob('*.md')):
         parts.append(re.sub(r'^#', '###', file.read_text(encoding='utf-8'), flags=re.M))
     return '\n\n'.join(parts)

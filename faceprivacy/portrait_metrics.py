@@ -8,14 +8,13 @@ __all__ = ['ACTS', 'NOTICE', 'psnr', 'ssim', 'l1', 'wrapped_psnr', 'acts', 'Play
            'posed', 'write_gif']
 
 # %% ../nbs/43d_portrait_metrics.ipynb #dc72fe2c
-import csv
 from dataclasses import dataclass, replace
 from pathlib import Path
 import numpy as np, torch, torch.nn.functional as F
 from PIL import Image, ImageDraw
 from skimage.metrics import structural_similarity
 from torch import Tensor
-from .core import atomic, path
+from .core import atomic
 from .driving import Drive
 from .keypoints import Motion, rotation, transform
 from .portrait_losses import TURNS, cut, face_map, gaps
@@ -23,6 +22,7 @@ from .portrait_truth import Drawn
 from .recognition import embed
 from .small_networks import Reader, outside, read_ratios
 from .train_liveportrait import shrunk
+from .verification import interval
 
 # %% ../nbs/43d_portrait_metrics.ipynb #736df23f
 def psnr(a: Tensor, b: Tensor) -> Tensor:
@@ -93,9 +93,8 @@ def intervals(rows: list, generator: np.random.Generator, rounds: int = 1000) ->
     names, n = list(rows[0]), len(rows)
     table = np.array([[row[k] for k in names] for row in rows])
     again = table[generator.integers(n, size=(rounds, n))].mean(1)
-    low, high = np.percentile(again, [2.5, 97.5], axis=0)
-    columns = (v.tolist() for v in (table.mean(0), low, high))
-    return {k: dict(value=v, low=a, high=b) for k, v, a, b in zip(names, *columns)}
+    return {k: {n: float(x) for n, x in interval(v, draws).items()}
+            for k, v, draws in zip(names, table.mean(0), again.T)}
 
 # %% ../nbs/43d_portrait_metrics.ipynb #ee1e3c0d
 def five_points(m: Motion) -> Tensor:

@@ -152,19 +152,20 @@ def published_quality(file) -> list:
 # %% ../nbs/51b_training_set_quality.ipynb #a6063d0d
 def draw_quality(found: dict, published=()):
     "Consistency against diversity of sets by name, area by uniqueness"
-    (fig, ax), small = plt.subplots(figsize=(6, 4)), dict(textcoords='offset points',
-                                                          fontsize='x-small')
+    fig, ax = plt.subplots(figsize=(6, 4))
     for r in published:
         ax.scatter(r['diversity'], r['consistency'], 120*r['uniqueness'] + 6, color='.8')
         at = r['diversity'], r['consistency']
-        ax.annotate(r['training_set'], at, xytext=(6, -10), color='.6', **small)
-    order = sorted(found.items(), key=lambda x: x[1]['diversity'])
+        ax.annotate(r['training_set'], at, xytext=(6, -10), color='.6', fontsize='x-small',
+                    textcoords='offset points')
+    order = sorted(found.items(), key=lambda x: (-x[1]['consistency'], -x[1]['diversity']))
     for k, (name, q) in enumerate(order):
         at = q['diversity'], q['consistency']
         ax.scatter(*at, 120*q['uniqueness'] + 6, alpha=.7, color=set_color(name))
-        ax.annotate(name, at, xytext=(9, 12 - 14*(k % 4)), **small,
+        ax.annotate(name, at, xytext=(1.03, 1 - (k + .5)/len(order)), va='center',
+                    textcoords='axes fraction', fontsize='x-small',
                     arrowprops=dict(arrowstyle='-', color='.8', lw=.6))
-    ax.set(xlabel='diversity', ylabel='consistency', xlim=(-.05, 1.25), ylim=(None, 1.03))
+    ax.set(xlabel='diversity', ylabel='consistency', xlim=(-.05, 1.05), ylim=(None, 1.03))
     return fig
 
 # %% ../nbs/51b_training_set_quality.ipynb #16c2875c

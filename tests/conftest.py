@@ -1,5 +1,6 @@
-"""What the tests share: the folder of real data, where the user has one."""
+"""What the tests share: the folder of real data and a browser, where the user has them."""
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,3 +12,15 @@ def real_data():
     folder = Path(os.environ.get('FACEPRIVACY_DATA') or '/nonexistent')
     if not (folder/'models').is_dir(): pytest.skip('FACEPRIVACY_DATA names no folder with lfw/ and models/')
     return folder
+
+
+@pytest.fixture(scope='session')
+def browser():
+    "Chromium without a window"
+    api = pytest.importorskip('playwright.sync_api', reason='playwright is not installed: pip install playwright')
+    chromium = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
+    if not chromium: pytest.skip('no chromium on PATH: apt-get install chromium')
+    with api.sync_playwright() as p:
+        opened = p.chromium.launch(executable_path=chromium, args=['--no-sandbox', '--disable-gpu', '--disable-quic'])
+        yield opened
+        opened.close()

@@ -26,7 +26,6 @@ from faceprivacy.core import path
 
 FILES = [*sorted(path('nbs').glob('*.ipynb')), *sorted(path('nbs/tutorials').glob('*.ipynb'))]
 NAMES = [f.relative_to(path('nbs')).as_posix() for f in FILES]
-CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
 PATIENCE = int(os.environ.get('LAB_PATIENCE', 90))  # seconds for Lab itself to do what it is asked
 FIRST_PICTURE = 10    # seconds from the first cell
 WHOLE_NOTEBOOK = int(os.environ.get('LAB_SECONDS', 300))  # default parameters are meant for 20
@@ -66,17 +65,6 @@ def lab():
         server.terminate()
         server.wait(20)
         report()
-
-
-@pytest.fixture(scope='session')
-def browser():
-    "Chromium without a window"
-    api = pytest.importorskip('playwright.sync_api', reason='playwright is not installed: pip install playwright')
-    if not CHROMIUM: pytest.skip('no chromium on PATH: apt-get install chromium')
-    with api.sync_playwright() as p:
-        chromium = p.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox', '--disable-gpu', '--disable-quic'])
-        yield chromium
-        chromium.close()
 
 
 def report():

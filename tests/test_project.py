@@ -1,6 +1,7 @@
 """The project hangs together: exports, clean notebooks, the pipeline's dependencies, the README."""
 import ast
 import filecmp
+import hashlib
 import json
 import re
 import shutil
@@ -65,6 +66,16 @@ def test_a_notebook_keeps_the_style(file):
     long = [line for s in code for line in s.splitlines() if len(line) > 100]
     assert not long, f'lines over 100 columns: {long}'
     if file in NUMBERED: assert any('parameters' in c['metadata'].get('tags', []) for c in cells)
+
+
+@pytest.mark.parametrize('lock', ['dvc.lock', 'params/lfw/dvc.lock'])
+def test_numbers_are_those_that_the_stages_wrote(lock):
+    "A metrics.json that was edited, or lost while its stage ran, is found by the checksum in the lock"
+    stages = yaml.safe_load(path(lock).read_text())['stages']
+    written = {o['path']: o['md5'] for s in stages.values() for o in s.get('outs', []) if o['path'].endswith('/metrics.json')}
+    assert len(written) > 15
+    def found(file): return hashlib.md5(path(file).read_bytes()).hexdigest() if path(file).exists() else 'not there'
+    assert {f: found(f) for f in written} == written
 
 
 def imported(code):

@@ -3,7 +3,6 @@ import functools
 import http.server
 import os
 import re
-import shutil
 import subprocess
 import sys
 import threading
@@ -19,7 +18,6 @@ import check
 
 NOTEBOOKS = ['08_pairs', '10_slerp']  # a quick one and the first of the papers
 WHOLE = os.environ.get('FACEPRIVACY_SITE')
-CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
 
 
 @pytest.fixture(scope='session')
@@ -45,17 +43,6 @@ def served(site):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f'http://127.0.0.1:{server.server_port}/'
     server.shutdown()
-
-
-@pytest.fixture(scope='session')
-def browser():
-    "Chromium without a window"
-    api = pytest.importorskip('playwright.sync_api', reason='playwright is not installed: pip install playwright')
-    if not CHROMIUM: pytest.skip('no chromium on PATH: apt-get install chromium')
-    with api.sync_playwright() as p:
-        chromium = p.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox', '--disable-gpu', '--disable-quic'])
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture

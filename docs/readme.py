@@ -17,8 +17,10 @@ from faceprivacy.pipeline import run_cells
 def readme() -> str:
     "The text of README.md"
     nb = run_cells(nbformat.read(path('nbs/index.ipynb'), as_version=4))
-    for output in (o for c in nb.cells if c.cell_type == 'code' for o in c.outputs):
-        if output.output_type == 'error': raise RuntimeError(''.join(output.traceback))
+    for cell in (c for c in nb.cells if c.cell_type == 'code'):
+        for output in cell.outputs:
+            if output.output_type == 'error': raise RuntimeError(''.join(output.traceback))
+        cell.outputs = [o for o in cell.outputs if o.get('name') != 'stderr']  # progress bars
     text, _ = MarkdownExporter(exclude_input=True).from_notebook_node(nb)
     text = re.sub(r'\]\(((?:tutorials/)?\w+\.ipynb)', r'](nbs/\1', text)  # links as seen from the root
     text = text.replace('](../', '](').replace('"../docs/', '"docs/')

@@ -293,15 +293,16 @@ def train_pipeline(case: Case, net, steps: int, codec_steps: int, checkpoint, se
 
 # %% ../nbs/30_inversion.ipynb #7f75e626
 def samplers(pipe, decoder: Decoder, net, seed: int = 0, strength: float = .4, candidates: int = 4,
-             pull: float = 8., **options) -> dict:
-    "name -> attack, for a pipeline; `options` are steps and guidance of sampling"
+             pull: float = 8., steered: int = 20, **options) -> dict:
+    """name -> attack, for a pipeline; `options` are steps and guidance of sampling, `steered` its
+    steps where the attacked network steers each"""
     scorer = likeness(net)
     def draw(z, **more):
-        return pipe.invert(z, generator=torch.Generator().manual_seed(seed), **options, **more)
+        return pipe.invert(z, generator=torch.Generator().manual_seed(seed), **options | more)
     def repaint(z): return draw(z, start=pipe.encode(decoder.invert(z)), strength=strength)
     return {'diffusion': draw, 'diffusion, repaints': repaint,
             'diffusion, best of few': lambda z: draw(z, candidates=candidates, scorer=scorer),
-            'diffusion, steered': lambda z: draw(z, pull=pull, scorer=scorer)}
+            'diffusion, steered': lambda z: draw(z, pull=pull, scorer=scorer, steps=steered)}
 
 # %% ../nbs/30_inversion.ipynb #701ef10f
 def save_judges(file, judges: dict, **tensors):

@@ -27,6 +27,8 @@ from .verification import interval
 # %% ../nbs/43d_portrait_metrics.ipynb #736df23f
 def psnr(a: Tensor, b: Tensor) -> Tensor:
     "dB (n,) of pictures (n, 3, h, w) in [0, 1]; infinite where they are equal"
+    if a.shape != b.shape: raise ValueError(
+        f'pictures of one size are wanted, not {tuple(a.shape)} and {tuple(b.shape)}')
     return -10*(a - b).square().mean((1, 2, 3)).log10()
 
 def ssim(a: Tensor, b: Tensor) -> Tensor:
@@ -180,8 +182,11 @@ NOTICE = 'Synthetic: a drawn person, moved by LivePortrait; nobody who exists'
 
 def write_gif(file, frames: Tensor, fps: float = 12., zoom: int = 2, word: str = 'synthetic'):
     "Frames (n, 3, h, w) in [0, 1] as a looping GIF, marked in the picture and in its comment"
-    if frames.ndim != 4 or frames.shape[1] != 3 or len(frames) < 2: raise ValueError(
-        f'frames: two or more (n, 3, h, w) are wanted, not {tuple(frames.shape)}')
+    if (frames.ndim != 4 or frames.shape[1] != 3 or len(frames) < 2
+            or not frames.is_floating_point() or not frames.isfinite().all()): raise ValueError(
+        f'frames: two or more finite (n, 3, h, w) are wanted, not {frames.dtype} '
+        f'{tuple(frames.shape)}')
+    if not fps > 0: raise ValueError(f'fps: more than 0 is wanted, not {fps}')
     pictures = []
     for x in (255*frames.clamp(0, 1)).round().byte().permute(0, 2, 3, 1).cpu().numpy():
         p = Image.fromarray(x).resize((zoom*x.shape[1], zoom*x.shape[0]), Image.Resampling.BICUBIC)

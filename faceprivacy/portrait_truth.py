@@ -130,6 +130,7 @@ def sample_acts(shots: Shot, generator: torch.Generator) -> Shot:
 # %% ../nbs/43a_portrait_truth.ipynb #efe79877
 def draw_stills(people: int, each: int, size: int, seed: int) -> Drawn:
     "`each` unrelated pictures of each of `people` new people"
+    if each < 1: raise ValueError(f'each: 1 or more pictures are wanted, not {each}')
     g = torch.Generator().manual_seed(seed)
     cast, shots = sample_people(people, g), sample_shots(people, g, 'mild')
     person = torch.arange(people).repeat_interleave(each)
@@ -152,6 +153,7 @@ def _waves(people, frames, generator):
 # %% ../nbs/43a_portrait_truth.ipynb #6f464a57
 def draw_clips(people: int, frames: int, size: int, seed: int) -> Drawn:
     "A smooth clip of each of `people` new people, which begins at rest"
+    if frames < 1: raise ValueError(f'frames: 1 or more are wanted, not {frames}')
     g = torch.Generator().manual_seed(seed)
     cast, base = sample_people(people, g), at_rest(sample_shots(people, g, 'mild'))
     swing, rise = _waves(people, frames, g)
@@ -164,8 +166,9 @@ def draw_clips(people: int, frames: int, size: int, seed: int) -> Drawn:
     return draw(cast.repeat(frames), shots, torch.ones(len(person)), person, size)
 
 # %% ../nbs/43a_portrait_truth.ipynb #54f2f466
-_SHAPES = dict(alpha=(1, -1, -1), kp=(21, 3), exp=(21, 3), angle=(3,), scale=(1,), t=(3,),
-               marks=(68, 2), acts=(10,), person=(), group=())
+_SHAPES = dict(kp=(21, 3), exp=(21, 3), angle=(3,), scale=(1,), t=(3,), marks=(68, 2), acts=(10,),
+               person=(), group=())
+_DTYPES = dict(alpha=torch.uint8, person=torch.int64, group=torch.int64)  # others: float32
 
 def save_drawn(file, drawn: Drawn): save_tensors(file, **vars(drawn))
 
@@ -174,11 +177,10 @@ def check_drawn(drawn: Drawn, name: str = 'data') -> Drawn:
     x, n = drawn.image, len(drawn.image)
     if x.dtype != torch.uint8 or x.ndim != 4 or x.shape[1] != 3 or not n: raise ValueError(
         f'{name}: image: bytes (n, 3, h, w) are wanted, not {x.dtype} {tuple(x.shape)}')
-    for key, shape in _SHAPES.items():
-        v = getattr(drawn, key)
-        if v.shape[:1] != (n,) or len(v.shape) != 1 + len(shape) or any(
-                a not in (b, -1) for a, b in zip(shape, v.shape[1:])):
-            raise ValueError(f'{name}: {key}: {(n, *shape)} is wanted, not {tuple(v.shape)}')
+    for key, shape in dict(_SHAPES, alpha=(1, *x.shape[2:])).items():
+        v, dtype = getattr(drawn, key), _DTYPES.get(key, torch.float32)
+        if v.shape != (n, *shape) or v.dtype != dtype: raise ValueError(
+            f'{name}: {key}: {dtype} {(n, *shape)} is wanted, not {v.dtype} {tuple(v.shape)}')
         if v.is_floating_point() and not v.isfinite().all():
             raise ValueError(f'{name}: {key} holds NaN or infinity')
     return drawn

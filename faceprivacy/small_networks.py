@@ -18,7 +18,7 @@ from .driving import retargeting_input, stitched, stitching_input
 from .keypoints import Motion, read_heads, transform
 from .liveportrait import LivePortrait
 from .portrait_losses import cut, face_map
-from .portrait_truth import Drawn
+from .portrait_truth import Drawn, check_drawn
 from .train_liveportrait import Pair, by_person, sample_pair, shrunk
 from .training import at_step, rate
 
@@ -54,6 +54,7 @@ def train_reader(data: Drawn, people: Tensor, steps: int, batch: int = 24, seed:
                  lr: float = 2e-3, watch: Callable | None = None) -> Reader:
     "A reader taught on these people of the data, frozen"
     if steps < 1: raise ValueError(f'steps: 1 or more are wanted, not {steps}')
+    check_drawn(data)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         reader = Reader()
@@ -171,6 +172,7 @@ def train_small(model: LivePortrait, reader: Reader, data: Drawn, steps: int, ba
                 watch: Callable | None = None) -> list:
     "Stage II, in place; the losses of each step. Everything but the three networks is frozen"
     if steps < 1: raise ValueError(f'steps: 1 or more are wanted, not {steps}')
+    if batch < 2: raise ValueError(f'batch: 2 or more, who drive each other, not {batch}')
     device, small = next(model.parameters()).device, _thawed(model)
     stage = StageTwo(model, reader.to(device), weights)
     descent = torch.optim.Adam([p for net in small for p in net.parameters()], lr)

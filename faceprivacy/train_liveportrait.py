@@ -95,7 +95,8 @@ def _jitter(b, generator, zoom, shift):
     return 1 + zoom*around(1), shift*around(2)
 
 def by_person(data: Drawn) -> list:
-    "Rows of each person"
+    "Rows of each person of whole, finite portraits"
+    check_drawn(data)
     rows = [(data.person == p).nonzero()[:, 0] for p in data.person.unique()]
     if min(map(len, rows)) < 2: raise ValueError(
         'data: two or more pictures of each person are wanted, a source and a driver')
@@ -104,7 +105,8 @@ def by_person(data: Drawn) -> list:
 # %% ../nbs/43_train_liveportrait.ipynb #8ee336d7
 def sample_pair(data: Drawn, rows: list, b: int, g: torch.Generator) -> Pair:
     "`b` people, two pictures of each, at random"
-    if b > len(rows): raise ValueError(f'batch: {b} people a step, but there are {len(rows)}')
+    if not 1 <= b <= len(rows): raise ValueError(
+        f'batch: 1 to {len(rows)} people a step are wanted, as many as there are, not {b}')
     people = torch.randperm(len(rows), generator=g)[:b].tolist()
     two = torch.stack([rows[p][torch.randperm(len(rows[p]), generator=g)[:2]] for p in people])
     zoom, shift = _jitter(b, g, .13, .06)
@@ -311,7 +313,7 @@ def teach_motion(model: LivePortrait, recogniser, data: Drawn, steps: int, batch
                  lr: float = 1e-3, seed: int = 0, weights: Weights = Weights(), checkpoint=None,
                  every: int = 500, watch: Callable | None = None) -> list:
     "Teach M alone, in place; `batch` pairs are four pictures each. The losses of each step"
-    rows, about = by_person(check_drawn(data)), _settings(
+    rows, about = by_person(data), _settings(
         model, data, steps=steps, batch=batch, lr=lr, seed=seed, weights=asdict(weights))
     run = _prepared(model, recogniser, weights, seed, _motion_descents(model, lr), steps, lr)
     core = run.accelerator.unwrap_model(run.stage)
@@ -368,7 +370,7 @@ def train_base(model: LivePortrait, recogniser, data: Drawn, steps: int, batch: 
                checkpoint=None, every: int = 200, watch: Callable | None = None) -> list:
     """Stage I, in place; the losses of each step. `checkpoint`: folder for the state; `watch` is
     called with step, losses and regions after each step"""
-    rows, about = by_person(check_drawn(data)), _settings(
+    rows, about = by_person(data), _settings(
         model, data, steps=steps, batch=batch, lr=lr, seed=seed, half=half, weights=asdict(weights))
     run = _prepared(model, recogniser, weights, seed, _base_descents(model, lr), steps, lr)
     def step(k):

@@ -73,9 +73,20 @@ def test_every_weight_of_a_keypoint_belongs_to_its_region():
 @pytest.mark.parametrize('change, says', [
     (dict(kp=torch.zeros(12, 20, 3)), 'kp: '), (dict(marks=torch.full((12, 68, 2), float('nan'))), 'marks holds NaN'),
     (dict(image=torch.zeros(12, 4, 64, 64, dtype=torch.uint8)), 'image: bytes'), (dict(scale=torch.ones(3, 1)), 'scale'),
-    (dict(image=torch.zeros(12, 3, 64, 64)), 'image: bytes')])
+    (dict(image=torch.zeros(12, 3, 64, 64)), 'image: bytes'), (dict(person=torch.zeros(12)), 'person: torch.int64'),
+    (dict(alpha=torch.zeros(12, 1, 8, 64, dtype=torch.uint8)), 'alpha: ')])
 def test_data_that_is_not_whole_is_named(data, change, says):
-    with pytest.raises(ValueError, match=says): check_drawn(Drawn(**vars(data) | change))
+    broken = Drawn(**vars(data) | change)
+    for use in (check_drawn, by_person, lambda d: train_reader(d, d.person.unique(), 1)):
+        with pytest.raises(ValueError, match=says): use(broken)
+
+
+@pytest.mark.parametrize('frames, options, says', [
+    (torch.full((3, 3, 8, 8), float('nan')), {}, 'finite'), (torch.zeros(3, 3, 8, 8, dtype=torch.uint8), {}, 'uint8'),
+    (torch.zeros(1, 3, 8, 8), {}, 'two or more'), (torch.zeros(3, 3, 8, 8), dict(fps=0), 'fps: more than 0')])
+def test_a_film_of_nothing_is_not_written(tmp_path, frames, options, says):
+    with pytest.raises(ValueError, match=says): write_gif(tmp_path/'a.gif', frames, **options)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_file_of_something_else_is_no_data(tmp_path, data):
@@ -268,7 +279,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path, dat
     assert len(train(4)) == 4  # and goes on from there
 
 
-@pytest.mark.parametrize('change, says', [(dict(steps=0), 'steps: 1 or more'), (dict(batch=99), 'batch: 99 people')])
+@pytest.mark.parametrize('change, says', [(dict(steps=0), 'steps: 1 or more'), (dict(batch=99), 'batch: 1 to 6 people')])
 def test_a_training_that_cannot_be_says_why(data, recogniser, change, says):
     with pytest.raises(ValueError, match=says): train_base(fresh('tiny', 0), recogniser, data, **dict(steps=1, batch=2) | change)
 

@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -192,6 +193,17 @@ def move_all(page):
     return moved
 
 
+def end_kernels(address):
+    "End all kernels; one that is just starting is asked again"
+    for _ in range(20):
+        running = json.load(urllib.request.urlopen(f'{address}/api/kernels'))
+        if not running: return
+        for kernel in running:
+            try: urllib.request.urlopen(urllib.request.Request(f'{address}/api/kernels/{kernel["id"]}', method='DELETE'))
+            except urllib.error.HTTPError: time.sleep(1)
+    raise AssertionError(f'{len(running)} kernels do not end')
+
+
 @pytest.mark.parametrize('name', NAMES)
 def test_a_notebook_runs_and_moves_in_lab(name, lab, browser):
     address, folder, server = lab
@@ -225,5 +237,4 @@ def test_a_notebook_runs_and_moves_in_lab(name, lab, browser):
         raise
     finally:
         page.close()
-        for kernel in json.load(urllib.request.urlopen(f'{address}/api/kernels')):
-            urllib.request.urlopen(urllib.request.Request(f'{address}/api/kernels/{kernel["id"]}', method='DELETE'))
+        end_kernels(address)

@@ -114,7 +114,8 @@ def _weigh(c, rows, columns):
     parts = lines.unbind(2)
     planes = parts[0]*rows[0, :, None]
     for part, weight in zip(parts[1:], rows[1:]): planes = planes.addcmul_(part, weight[:, None])
-    if not planes.isfinite().all(): raise ValueError('coefs: holds NaN or infinity')  # 64 times fewer
+    if not planes.isfinite().all():  # fewer numbers than the coefficients
+        raise ValueError('coefs: holds NaN or infinity')
     return planes
 
 # %% ../nbs/20a_block_dct.ipynb #80dc9de0

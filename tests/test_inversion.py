@@ -139,6 +139,16 @@ def test_a_killed_training_reaches_the_same_loss(tmp_path):
     assert resumed == pytest.approx(whole, abs=1e-5)
 
 
+def test_steering_has_its_own_number_of_steps(decoder, z):
+    class Pipe:
+        def encode(self, x): return x
+        def invert(self, z, **options):
+            given.append((options['steps'], 'pull' in options, options['guidance']))
+    given = []
+    for draw in inversion.samplers(Pipe(), decoder, None, steps=3, steered=7, guidance=2.).values(): draw(z)
+    assert sorted(given) == [(3, False, 2.)]*3 + [(7, True, 2.)]
+
+
 def test_perfect_pictures():
     x = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))*2 - 1
     found = inversion.pixel_measures(x, x)

@@ -251,6 +251,15 @@ def test_bad_schemes(options, message):
 def test_bad_coefficients(coefs, message):
     with pytest.raises(ValueError, match=message): dct.decode(coefs)
 
+@pytest.mark.parametrize('read, channels', [
+    (dct.decode, 192), (dct.decode_dwt, 12), (dct.null_part, 192), (dct.null_part, 12)])
+@pytest.mark.parametrize('value', [math.nan, math.inf, -math.inf])
+def test_one_bad_coefficient_among_all(read, channels, value):
+    for k in range(channels):
+        coefs = torch.zeros(1, channels, 7, 7)
+        coefs[0, k, 3, 2] = value
+        with pytest.raises(ValueError, match='NaN or infinity'): read(coefs)
+
 # training
 
 def people(n=12, size=56):

@@ -89,6 +89,14 @@ def test_a_film_of_nothing_is_not_written(tmp_path, frames, options, says):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize('use, says', [
+    (lambda d: draw_stills(2, 0, 64, 1), 'each: 1 or more'), (lambda d: draw_clips(2, 0, 64, 1), 'frames: 1 or more'),
+    (lambda d: psnr(torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 5, 5)), 'pictures of one size'),
+    (lambda d: train_small(fresh('tiny', 0), Reader(), d, 1, batch=1), 'who drive each other')])
+def test_numbers_that_cannot_be(data, use, says):
+    with pytest.raises(ValueError, match=says): use(data)
+
+
 def test_a_file_of_something_else_is_no_data(tmp_path, data):
     save_drawn(tmp_path/'a.safetensors', data)
     assert torch.equal(open_drawn(tmp_path/'a.safetensors').image, data.image)

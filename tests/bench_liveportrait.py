@@ -9,7 +9,7 @@ import os
 import time
 from functools import partial
 
-os.environ.setdefault('OMP_WAIT_POLICY', 'passive')  # a thread that waits leaves the core to others
+os.environ.setdefault('GOMP_SPINCOUNT', '1000')  # as make sets it
 import torch
 
 from faceprivacy.fast_liveportrait import FastLivePortrait

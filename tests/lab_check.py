@@ -47,7 +47,7 @@ def lab():
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0))
         port = s.getsockname()[1]
-    env = dict(OMP_WAIT_POLICY='PASSIVE') | os.environ | dict(
+    env = dict(GOMP_SPINCOUNT='1000') | os.environ | dict(
         HOME=str(work), IPYTHONDIR=str(work/'ipython'), JUPYTERLAB_SETTINGS_DIR=str(work/'user'), PYTHONPATH=str(path()),
         PATH=f'{Path(sys.executable).parent}:{os.environ["PATH"]}')
     command = [sys.executable, '-m', 'jupyterlab', '--no-browser', '--allow-root', '--ip=127.0.0.1', f'--port={port}',

@@ -9,7 +9,6 @@ __all__ = ['LOOKS', 'open_schemes', 'begin', 'copies', 'looks', 'shuffled', 'stu
 
 # %% ../nbs/22_image_audit.ipynb #57329464
 import io
-from contextlib import nullcontext
 from dataclasses import dataclass
 import numpy as np, torch, torch.nn as nn, torch.nn.functional as F
 from PIL import Image
@@ -134,11 +133,11 @@ def train_attacker(look, x: Tensor, z: Tensor, begun: Tensor, steps: int, batch:
     "An attacker trained on faces x (n, 3, s, s), their templates z and beginnings; its history"
     torch.manual_seed(seed)
     model = Attacker(look.channels, z.shape[1], x.shape[-1], widths, look.based, start)
-    half = torch.autocast('cpu', torch.bfloat16) if precision == 'bf16' else nullcontext()
     def loss(model, generator, step):
         rows = torch.randint(len(x), (batch,), generator=generator)
         with torch.no_grad(): seen, = look.several(begun[rows], 1, generator)
-        with half: made, named = model(seen)
+        with torch.autocast(seen.device.type, torch.bfloat16, precision == 'bf16'):
+            made, named = model(seen)
         return F.l1_loss(made, x[rows]) + (1 - F.cosine_similarity(named, z[rows])).mean()
     history = descend(loss, model.to(memory_format=torch.channels_last), steps, lr=lr, seed=seed,
                       checkpoint=checkpoint, batch=batch, look=type(look).__name__,

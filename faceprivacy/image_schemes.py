@@ -349,7 +349,7 @@ def _mark(scheme, images):
     x, drawing = images[:2].float()/127.5 - 1, torch.Generator().manual_seed(0)
     return digest([scheme.protect(x, secrets=scheme.secrets(len(x), drawing), range=(-1, 1))])
 
-def _lesson(scheme, images, person, guide, batch):
+def _lesson(scheme, images, person, guide, batch, precision):
     "The loss of a step: faces are drawn, disturbed, protected, recognised"
     asks = getattr(scheme, 'asks', ())
     def loss(parts, generator, step):
@@ -358,7 +358,8 @@ def _lesson(scheme, images, person, guide, batch):
         known = {k: v[rows] for k, v in dict(person=person).items() if k in asks}
         secrets = scheme.secrets(batch, generator, **known)
         p = scheme.protect(x, secrets=secrets, range=(-1, 1))
-        z = parts['net'](p.contiguous(memory_format=torch.channels_last))
+        with torch.autocast(p.device.type, torch.bfloat16, precision == 'bf16'):
+            z = parts['net'](p.contiguous(memory_format=torch.channels_last)).float()
         if guide is None: return F.cross_entropy(parts['head'](z, person[rows]), person[rows])
         return (1 - F.cosine_similarity(z, guide[rows])).mean()
     return loss
@@ -366,7 +367,8 @@ def _lesson(scheme, images, person, guide, batch):
 # %% ../nbs/21_image_schemes.ipynb #517271d2
 def train_on(scheme, images: Tensor, person: Tensor, guide: Tensor | None = None,
              steps: int = 200, batch: int = 32, network: str = 'small', lr: float = 6e-3,
-             start: str = '', seed: int = 0, checkpoint=None, **options) -> tuple:
+             start: str = '', seed: int = 0, precision: str = 'no', checkpoint=None,
+             **options) -> tuple:
     """A recogniser of what `scheme` sends, and its losses. `images` (n, 3, size, size) uint8 of
     `person` (n,), numbered from 0; `guide` (n, dim): their unit templates by a plain recogniser,
     to agree with; without, ArcFace. `start`: weights to begin from. What a scheme learns, it
@@ -379,9 +381,10 @@ def train_on(scheme, images: Tensor, person: Tensor, guide: Tensor | None = None
     if hasattr(scheme, 'learned'): parts['scheme'] = scheme.learned.requires_grad_()
     if guide is None: parts['head'] = margin_head('ArcFace', dim, int(person.max()) + 1,
                                                   scale=32., margin=.3)
-    history = descend(_lesson(scheme, images, person, guide, batch), parts, steps, lr, seed,
-                      decay=.95, checkpoint=checkpoint, batch=batch, sent=_mark(scheme, images),
-                      guided=guide is not None, **about_data(images, person), **options)
+    history = descend(_lesson(scheme, images, person, guide, batch, precision), parts, steps,
+                      lr, seed, decay=.95, checkpoint=checkpoint, batch=batch, precision=precision,
+                      sent=_mark(scheme, images), guided=guide is not None,
+                      **about_data(images, person), **options)
     parts.requires_grad_(False)
     return net, history
 

@@ -18,8 +18,8 @@ from skimage.metrics import structural_similarity
 from torch import Tensor
 from torch.utils.data import TensorDataset
 from .alignment import RetinaFace
-from .core import (check_unit, load_tensors, path, resize, save_tensors, to_pixels,
-                              to_range)
+from .core import (check_unit, device, load_tensors, path, resize, save_tensors,
+                              to_pixels, to_range)
 from .datasets import draw_people, open_faces
 from .recognition import backbone, embed, margin_head, train
 from .template_attacks import attack_success
@@ -143,7 +143,7 @@ def ridge(self:Decoder, z):
 def forward(self:Decoder, z):
     x = self.first(z*z.shape[1]**.5).view(len(z), -1, self.side, self.side)
     x = self.last(self.blocks(x.contiguous(memory_format=torch.channels_last)))
-    return (self.ridge(z) + x).clamp(-1, 1)
+    return (self.ridge(z) + x.float()).clamp(-1, 1)
 
 @patch
 @torch.no_grad()
@@ -157,34 +157,37 @@ def invert(self:Decoder, z: Tensor, batch: int = 64) -> Tensor:
 def inversion_loss(decoder, nets, z, x, generator, identity: float = .5) -> Tensor:
     "|G(z) - x| + identity times the mean of 1 - cos over `nets`: the attacked one, then surrogates"
     made = decoder(z)
-    shown, (net, *others) = disturb(resize(made, 112), generator), nets
-    far = [1 - F.cosine_similarity(net(shown), z)]
-    with torch.no_grad(): wanted = [f(resize(x, 112)) for f in others]
-    far += [1 - F.cosine_similarity(f(shown), w) for f, w in zip(others, wanted)]
+    shown = disturb(resize(made, 112), generator)
+    with torch.no_grad(): wanted = [z, *(f(resize(x, 112)) for f in nets[1:])]
+    far = [1 - F.cosine_similarity(f(shown).float(), w.float()) for f, w in zip(nets, wanted)]
     return F.l1_loss(made, x) + identity*torch.stack(far).mean()
 
 # %% ../nbs/30_inversion.ipynb #95fff4f6
-def train_recogniser(people: int, shots: int, epochs: int, seed: int, batch: int = 32) -> nn.Module:
+def train_recogniser(people: int, shots: int, epochs: int, seed: int, batch: int = 32,
+                     precision: str = 'no') -> nn.Module:
     "A `small` recogniser of drawn people, whom nobody else has, and of chance of its own"
     images, person = draw_more(people, shots, seed)
     torch.manual_seed(seed)
     model = backbone('small')
     head = margin_head('ArcFace', model.dim, people, scale=32., margin=.3)
-    train(model, head, TensorDataset(images, person), epochs, batch, seed=seed)
+    with torch.autocast(device().type, torch.bfloat16, precision == 'bf16'):
+        train(model, head, TensorDataset(images, person), epochs, batch, seed=seed)
     return model.eval().requires_grad_(False)
 
 # %% ../nbs/30_inversion.ipynb #366d17af
 def train_decoder(case: Case, nets: list, steps: int, identity: float = .5, checkpoint=None,
-                  seed: int = 0, batch: int = 16, **options) -> tuple:
+                  seed: int = 0, batch: int = 16, precision: str = 'no', **options) -> tuple:
     "A decoder trained on what the attacker has, and its history; `options` are for `descend`"
     torch.manual_seed(seed)
     model = Decoder(fit_linear(case, case.known.shape[-1]//2))
     def loss(model, generator, step):
         x, z, _ = sample_rows(case.known, case.known_z, None, batch, generator)
-        return inversion_loss(model, nets, z, x, generator, identity)
+        with torch.autocast(x.device.type, torch.bfloat16, precision == 'bf16'):
+            return inversion_loss(model, nets, z, x, generator, identity)
     history = descend(loss, model.to(memory_format=torch.channels_last), steps, seed=seed,
                       decay=.998, checkpoint=checkpoint, batch=batch, identity=identity,
-                      nets=len(nets), **about_data(case.known, case.known_z), **options)
+                      nets=len(nets), precision=precision, **about_data(case.known, case.known_z),
+                      **options)
     return model, history
 
 # %% ../nbs/30_inversion.ipynb #d00719cc
@@ -285,7 +288,8 @@ def train_pipeline(case: Case, net, steps: int, codec_steps: int, checkpoint, se
     torch.manual_seed(seed)
     pipe, scorer = new_pipeline(case.known, case.known_z, **denoiser), likeness(net)
     known = case.known, case.known_z
-    train_codec(pipe.codec, *known, codec_steps, scorer, checkpoint=checkpoint/'codec', seed=seed)
+    train_codec(pipe.codec, *known, codec_steps, scorer, seed=seed, precision=precision,
+                checkpoint=checkpoint/'codec')
     pipe.denoiser.to(memory_format=torch.channels_last)
     history = train_diffusion(pipe, *known, steps, scorer=scorer, late=1., identity=1., seed=seed,
                               precision=precision, checkpoint=checkpoint/'denoiser')

@@ -152,7 +152,7 @@ def train_generator(images: Tensor, person: Tensor, settings: Settings = SETTING
 # %% ../nbs/20_minusface.ipynb #b97da21c
 def train_recognisers(views, networks: dict, images: Tensor, person: Tensor, steps: int,
                       settings: Settings = SETTINGS['small'], lr: float = 3e-3, seed: int = 0,
-                      guide: Tensor | None = None, **options) -> tuple:
+                      guide: Tensor | None = None, precision: str = 'no', **options) -> tuple:
     """Stage 2: fresh `networks` by name, each trained on its part of `views(x, generator)`, a dict
     of inputs by name for x in [-1, 1]; the trained networks by name, and the losses. `guide`
     (n, d): templates of the images by a plain recogniser, to agree with, in place of `head`"""
@@ -165,10 +165,14 @@ def train_recognisers(views, networks: dict, images: Tensor, person: Tensor, ste
         if guide is None: return F.cross_entropy(heads[k](z, goal), goal)
         return (1 - F.cosine_similarity(z, goal)).mean()
     def loss(model, generator, step):
-        x, goal = _rows(images, wanted, settings.batch, generator, next(model.parameters()).device)
+        place = next(model.parameters()).device
+        x, goal = _rows(images, wanted, settings.batch, generator, place)
         with torch.no_grad(): seen = views(x, generator)
-        return sum(off(k, f(seen[k]), goal) for k, f in model['network'].items())
-    about = dict(guided=guide is not None, **settings.about(), **about_data(images, wanted))
+        with torch.autocast(place.type, torch.bfloat16, precision == 'bf16'):
+            z = {k: f(seen[k]).float() for k, f in model['network'].items()}
+        return sum(off(k, v, goal) for k, v in z.items())
+    about = dict(guided=guide is not None, precision=precision, **settings.about(),
+                 **about_data(images, wanted))
     history = descend(loss, model, steps, lr, seed, **dict(decay=.9, **about) | options)
     return dict(model['network'].cpu().items()), history
 

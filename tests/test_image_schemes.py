@@ -173,6 +173,12 @@ def test_a_killed_training_ends_the_same(tmp_path, guided):
     assert all(torch.equal(a, b) for a, b in zip(net.parameters(), again.parameters()))
     assert scheme.learned['rho'].abs().max() > 0 and not scheme.learned['rho'].requires_grad
 
+def test_training_in_half_precision_stays_near():
+    images = torch.randint(256, (12, 3, 56, 56), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    plain, half = (sch.train_on(sch.Plain(), images, torch.arange(12) % 4, steps=4, batch=6, lr=1e-4, precision=p)[1]
+                   for p in ('no', 'bf16'))
+    assert half != plain and half == pytest.approx(plain, rel=.03)
+
 def test_stretched_pictures_fill_the_range():
     flat = torch.linspace(.4, .5, 100).view(1, 1, 10, 10)
     assert sch.stretch(flat).min() == 0 and sch.stretch(flat).max() == 1

@@ -139,6 +139,17 @@ def test_a_killed_training_reaches_the_same_loss(tmp_path):
     assert resumed == pytest.approx(whole, abs=1e-5)
 
 
+def test_training_in_half_precision_stays_near():
+    generator = torch.Generator().manual_seed(0)
+    z = F.normalize(torch.randn(20, 128, generator=generator))
+    known = torch.randint(256, (20, 3, 64, 64), generator=generator).byte()
+    case = inversion.Case(z, known, known, torch.arange(20), z, known, known)
+    torch.manual_seed(0)
+    net = backbone('small').eval().requires_grad_(False)
+    plain, half = (inversion.train_decoder(case, [net, net], 4, precision=p, batch=4)[1] for p in ('no', 'bf16'))
+    assert half != plain and half == pytest.approx(plain, rel=.03)
+
+
 def test_steering_has_its_own_number_of_steps(decoder, z):
     class Pipe:
         def encode(self, x): return x

@@ -340,6 +340,15 @@ def test_recognisers_meet_the_templates_of_a_guide():
     with pytest.raises(RuntimeError, match='size'):
         mf.train_recognisers(lambda x, g: {'X': x}, nets, images, person, 1, TINY, guide=goal[:, :64])
 
+def test_stage_two_in_half_precision_stays_near():
+    images, person = people()
+    def losses(precision):
+        torch.manual_seed(1)
+        return mf.train_recognisers(lambda x, g: {'X': x}, {'X': mf.recogniser('small', 3, 56)}, images, person, 4, TINY,
+                                    lr=1e-4, precision=precision)[1]
+    plain, half = losses('no'), losses('bf16')
+    assert half != plain and half == pytest.approx(plain, rel=.03)
+
 @pytest.mark.parametrize('change,message', [
     (dict(images=people()[0].float()), r'uint8 \(n, 3, h, w\)'), (dict(person=people()[1] + 1), 'numbers from 0'),
     (dict(images=people(size=58)[0]), 'multiple of'), (dict(settings=mf.Settings(widths=(8, 8))), '12 or more')])

@@ -165,10 +165,9 @@ def train_recognisers(views, networks: dict, images: Tensor, person: Tensor, ste
         if guide is None: return F.cross_entropy(heads[k](z, goal), goal)
         return (1 - F.cosine_similarity(z, goal)).mean()
     def loss(model, generator, step):
-        place = next(model.parameters()).device
-        x, goal = _rows(images, wanted, settings.batch, generator, place)
+        x, goal = _rows(images, wanted, settings.batch, generator, next(model.parameters()).device)
         with torch.no_grad(): seen = views(x, generator)
-        with torch.autocast(place.type, torch.bfloat16, precision == 'bf16'):
+        with torch.autocast(x.device.type, torch.bfloat16, precision == 'bf16'):
             z = {k: f(seen[k]).float() for k, f in model['network'].items()}
         return sum(off(k, v, goal) for k, v in z.items())
     about = dict(guided=guide is not None, precision=precision, **settings.about(),

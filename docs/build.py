@@ -34,6 +34,7 @@ from faceprivacy.core import path
 
 MATHJAX = 'tex-mml-chtml.js'
 PLAIN = re.compile(r'<span class="(?:n|p|w)">([^<]*)</span>')  # of code, in the colour of text anyway: half of a page's bytes
+SPACE = re.compile(r'<(pre|script|textarea)\b.*?</\1>|\s*\n\s*', re.S)  # indentation and empty lines, where none shows
 
 
 def groups_of(books) -> list[dict]:
@@ -91,8 +92,8 @@ def sphinx(out: Path):
     subprocess.run(command, check=True, env=env)
     for spare in [*(out/'html').rglob('*.map'), out/'html'/'_static'/'webpack-macros.html']: spare.unlink(missing_ok=True)
     for file in (out/'html').rglob('*.html'):
-        text = file.read_text(encoding='utf-8')
-        file.write_text(PLAIN.sub(r'\1', text), encoding='utf-8')
+        text = PLAIN.sub(r'\1', file.read_text(encoding='utf-8'))
+        file.write_text(SPACE.sub(lambda found: found[0] if found[1] else '\n', text), encoding='utf-8')
 
 
 def build(only=(), out=None, run: bool = True, workers: int = 2) -> Path:

@@ -170,7 +170,8 @@ def train_recogniser(people: int, shots: int, epochs: int, seed: int, batch: int
     torch.manual_seed(seed)
     model = backbone('small')
     head = margin_head('ArcFace', model.dim, people, scale=32., margin=.3)
-    with torch.autocast(device().type, torch.bfloat16, precision == 'bf16'):
+    half = torch.autocast(device().type, torch.bfloat16, precision == 'bf16', cache_enabled=False)
+    with half:  # around many steps, so no weight may be kept from the first one
         train(model, head, TensorDataset(images, person), epochs, batch, seed=seed)
     return model.eval().requires_grad_(False)
 

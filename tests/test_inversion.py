@@ -150,6 +150,17 @@ def test_training_in_half_precision_stays_near():
     assert half != plain and half == pytest.approx(plain, rel=.03)
 
 
+def test_a_recogniser_in_half_precision_sees_its_own_steps(monkeypatch):
+    def step(model, head, data, *_, **__):
+        x, seen = data[:4][0].float()/127.5 - 1, []
+        for shift in (0., .1):
+            for p in model.parameters(): p.data += shift
+            seen.append(model(x))
+        assert seen[0].dtype == torch.bfloat16 and not torch.equal(*seen)
+    monkeypatch.setattr(inversion, 'train', step)
+    inversion.train_recogniser(2, 2, 1, 0, precision='bf16')
+
+
 def test_steering_has_its_own_number_of_steps(decoder, z):
     class Pipe:
         def encode(self, x): return x

@@ -284,13 +284,13 @@ def describe(images: Tensor, case: Case, judge: Judge, cloud: Tensor, detector='
 
 # %% ../nbs/30_inversion.ipynb #fb29a393
 def train_pipeline(case: Case, net, steps: int, codec_steps: int, checkpoint, seed: int = 0,
-                   precision: str = 'no', **denoiser) -> tuple:
+                   precision: str = 'no', codec_precision: str = 'no', **denoiser) -> tuple:
     "A diffusion pipeline trained on what the attacker has, and the history of its denoiser"
     torch.manual_seed(seed)
     pipe, scorer = new_pipeline(case.known, case.known_z, **denoiser), likeness(net)
     known = case.known, case.known_z
-    train_codec(pipe.codec, *known, codec_steps, scorer, seed=seed, precision=precision,
-                checkpoint=checkpoint/'codec')
+    train_codec(pipe.codec, *known, codec_steps, scorer, seed=seed, checkpoint=checkpoint/'codec',
+                precision=codec_precision)
     pipe.denoiser.to(memory_format=torch.channels_last)
     history = train_diffusion(pipe, *known, steps, scorer=scorer, late=1., identity=1., seed=seed,
                               precision=precision, checkpoint=checkpoint/'denoiser')

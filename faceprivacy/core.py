@@ -194,9 +194,9 @@ def save_figure(fig: Figure, file):
 
 # %% ../nbs/00_core.ipynb #e0106bc2
 def _pixels(image):
-    "(h, w, 3) uint8 of a tensor (3, h, w) in [0, 1] or, with negatives, [-1, 1], or of an array"
+    "(h, w, 3) uint8 of a tensor (3, h, w): uint8, in [0, 1] or, with negatives, [-1, 1]; or an array"
     if torch.is_tensor(image):
-        image = image.detach().float().cpu()
+        image = image.detach().cpu() if image.dtype == torch.uint8 else image.detach().float().cpu()
         if image.ndim == 3 and image.shape[0] in (1, 3): image = image.permute(1, 2, 0)
         image = image.numpy()
     if image.dtype == np.uint8: return np.atleast_3d(image)
@@ -205,7 +205,7 @@ def _pixels(image):
 
 # %% ../nbs/00_core.ipynb #a8284b9f
 def show_images(images, titles=None, ncols: int = 8, size: float = 1.2) -> Figure:
-    "A grid of images, (b, 3, h, w) in [0, 1] or [-1, 1], or a list of them; `size` inches each"
+    "A grid of images, (b, 3, h, w) uint8, in [0, 1] or [-1, 1], or a list; `size` inches each"
     images = [_pixels(x) for x in images]
     ncols = min(ncols, len(images))
     nrows = math.ceil(len(images)/ncols)

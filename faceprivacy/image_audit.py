@@ -26,7 +26,7 @@ from .slerp import GRADES
 from .subtraction import UNet, shuffle
 from .template_attacks import attack_success, invert, renewed
 from .template_schemes import scenario_scores
-from .training import about_data, descend
+from .training import about_data, descend, half
 from .verification import clopper_pearson, summary
 
 # %% ../nbs/22_image_audit.ipynb #b51e1529
@@ -136,7 +136,7 @@ def train_attacker(look, x: Tensor, z: Tensor, begun: Tensor, steps: int, batch:
     def loss(model, generator, step):
         rows = torch.randint(len(x), (batch,), generator=generator)
         with torch.no_grad(): seen, = look.several(begun[rows], 1, generator)
-        with torch.autocast(seen.device.type, torch.bfloat16, precision == 'bf16'):
+        with half(precision, seen.device):
             made, named = model(seen)
         return F.l1_loss(made, x[rows]) + (1 - F.cosine_similarity(named, z[rows])).mean()
     history = descend(loss, model.to(memory_format=torch.channels_last), steps, lr=lr, seed=seed,

@@ -25,7 +25,7 @@ from .core import load_tensors, path, save_tensors
 from .minusface import recogniser
 from .recognition import _batches, augment, margin_head
 from .subtraction import MinusFace, UNet, channel_orders, generator_cost, to_signed
-from .training import about_data, descend, digest
+from .training import about_data, descend, digest, half
 
 # %% ../nbs/21_image_schemes.ipynb #2bd2aeb7
 class ImageScheme:
@@ -358,7 +358,7 @@ def _lesson(scheme, images, person, guide, batch, precision):
         known = {k: v[rows] for k, v in dict(person=person).items() if k in asks}
         secrets = scheme.secrets(batch, generator, **known)
         p = scheme.protect(x, secrets=secrets, range=(-1, 1))
-        with torch.autocast(p.device.type, torch.bfloat16, precision == 'bf16'):
+        with half(precision, p.device):
             z = parts['net'](p.contiguous(memory_format=torch.channels_last)).float()
         if guide is None: return F.cross_entropy(parts['head'](z, person[rows]), person[rows])
         return (1 - F.cosine_similarity(z, guide[rows])).mean()

@@ -25,7 +25,7 @@ from .recognition import backbone, embed, margin_head, train
 from .template_attacks import attack_success
 from .template_diffusion import (disturb, fit_ridge, likeness, new_pipeline,
                                             sample_rows, train_codec, train_diffusion)
-from .training import about_data, descend
+from .training import about_data, descend, half
 
 # %% ../nbs/30_inversion.ipynb #6d35e288
 @dataclass(frozen=True)
@@ -170,8 +170,7 @@ def train_recogniser(people: int, shots: int, epochs: int, seed: int, batch: int
     torch.manual_seed(seed)
     model = backbone('small')
     head = margin_head('ArcFace', model.dim, people, scale=32., margin=.3)
-    half = torch.autocast(device().type, torch.bfloat16, precision == 'bf16', cache_enabled=False)
-    with half:  # around many steps, so no weight may be kept from the first one
+    with half(precision, device()):
         train(model, head, TensorDataset(images, person), epochs, batch, seed=seed)
     return model.eval().requires_grad_(False)
 
@@ -183,7 +182,7 @@ def train_decoder(case: Case, nets: list, steps: int, identity: float = .5, chec
     model = Decoder(fit_linear(case, case.known.shape[-1]//2))
     def loss(model, generator, step):
         x, z, _ = sample_rows(case.known, case.known_z, None, batch, generator)
-        with torch.autocast(x.device.type, torch.bfloat16, precision == 'bf16'):
+        with half(precision, x.device):
             return inversion_loss(model, nets, z, x, generator, identity)
     history = descend(loss, model.to(memory_format=torch.channels_last), steps, seed=seed,
                       decay=.998, checkpoint=checkpoint, batch=batch, identity=identity,

@@ -14,7 +14,7 @@ from .block_dct import MAPPINGS, Code, decode_features, residue_conv
 from .core import load_tensors, path
 from .recognition import IR, augment, backbone, margin_head
 from .subtraction import MinusFace, UNet
-from .training import about_data, descend
+from .training import about_data, descend, half
 
 # %% ../nbs/20_minusface.ipynb #d43de15e
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ def train_recognisers(views, networks: dict, images: Tensor, person: Tensor, ste
     def loss(model, generator, step):
         x, goal = _rows(images, wanted, settings.batch, generator, next(model.parameters()).device)
         with torch.no_grad(): seen = views(x, generator)
-        with torch.autocast(x.device.type, torch.bfloat16, precision == 'bf16'):
+        with half(precision, x.device):
             z = {k: f(seen[k]).float() for k, f in model['network'].items()}
         return sum(off(k, v, goal) for k, v in z.items())
     about = dict(guided=guide is not None, precision=precision, **settings.about(),

@@ -10,7 +10,6 @@ __all__ = ['WANTED', 'SCHEDULERS', 'PatchCodec', 'fit_codec', 'disturb', 'likene
 # %% ../nbs/30a_template_diffusion.ipynb #117a7651
 import math
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 import torch, torch.nn as nn, torch.nn.functional as F
 from diffusers import (ConfigMixin, DDIMScheduler, DDPMScheduler, DiffusionPipeline,
@@ -19,7 +18,7 @@ from diffusers.configuration_utils import register_to_config
 from fastcore.basics import patch
 from torch import Tensor
 from .core import check_images, check_unit, to_range
-from .training import about_data, descend
+from .training import about_data, descend, half
 
 # %% ../nbs/30a_template_diffusion.ipynb #2bea77a1
 class PatchCodec(ModelMixin, ConfigMixin):
@@ -251,16 +250,13 @@ def sample_rows(images, z, hints, batch, generator):
     x = torch.where(mirrored[:, None, None, None], x.flip(3), x)
     return x, z[rows], None if hints is None else hints[rows].float()
 
-def _half(precision, where):
-    return torch.autocast(where.type, torch.bfloat16) if precision == 'bf16' else nullcontext()
-
 # %% ../nbs/30a_template_diffusion.ipynb #831f1f5c
 def train_codec(codec, images, z, steps: int, scorer=None, batch: int = 16, identity: float = .3,
                 noise: float = .05, precision: str = 'no', **options) -> list:
     "Teach the codec to mend seams, seen through a little noise on the latents; in place"
     def loss(codec, generator, step):
         x, t, _ = sample_rows(images, z, None, batch, generator)
-        with _half(precision, x.device):
+        with half(precision, x.device):
             y = codec.encode(x)
             y = y + noise*torch.randn(y.shape, generator=generator)
             made = codec.decode(y).float()
@@ -269,7 +265,7 @@ def train_codec(codec, images, z, steps: int, scorer=None, batch: int = 16, iden
             if scorer: value = value + identity*(1 - scorer(disturb(made, generator), t)).mean()
         return value
     return descend(loss, codec, steps, batch=batch, identity=identity, noise=noise,
-                   **about_data(images, z), **options)
+                   precision=precision, **about_data(images, z), **options)
 
 # %% ../nbs/30a_template_diffusion.ipynb #e3448af4
 def train_diffusion(pipe, images, z, steps: int, hints=None, scorer=None, batch: int = 32,
@@ -282,11 +278,12 @@ def train_diffusion(pipe, images, z, steps: int, hints=None, scorer=None, batch:
     def loss(model, generator, step):
         x, t, told = sample_rows(images, z, hints, batch, generator)
         asked = scorer if step >= (1 - late)*steps else None
-        with _half(precision, x.device):
+        with half(precision, x.device):
             return diffusion_loss(model, codec, scheduler, x, t, told, generator, empty, asked,
                                   identity, judged)
     return descend(loss, pipe.denoiser, steps, batch=batch, identity=identity, late=late,
-                   empty=empty, judged=judged, **about_data(images, z), **options)
+                   empty=empty, judged=judged, precision=precision, **about_data(images, z),
+                   **options)
 
 # %% ../nbs/30a_template_diffusion.ipynb #99f9c442
 class TemplateDiffusionPipeline(DiffusionPipeline):

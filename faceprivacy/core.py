@@ -194,9 +194,10 @@ def save_figure(fig: Figure, file):
 
 # %% ../nbs/00_core.ipynb #e0106bc2
 def _pixels(image):
-    "(h, w, 3) uint8 of a tensor (3, h, w): uint8, in [0, 1] or, with negatives, [-1, 1]; or an array"
+    "(h, w, 3) uint8 of an array or tensor (3, h, w): uint8, in [0, 1] or, if negative, [-1, 1]"
     if torch.is_tensor(image):
-        image = image.detach().cpu() if image.dtype == torch.uint8 else image.detach().float().cpu()
+        image = image.detach().cpu()
+        if image.dtype != torch.uint8: image = image.float()
         if image.ndim == 3 and image.shape[0] in (1, 3): image = image.permute(1, 2, 0)
         image = image.numpy()
     if image.dtype == np.uint8: return np.atleast_3d(image)

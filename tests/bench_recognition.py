@@ -8,6 +8,7 @@ from functools import partial
 from tempfile import TemporaryDirectory
 import torch, torch.nn as nn
 from faceprivacy.recognition import IR, Onnx, backbone, cost, save_onnx
+from faceprivacy.training import half
 
 torch.set_num_threads(2)
 
@@ -27,23 +28,27 @@ def depthwise():
         (32, 32, 2), (32, 32, 1), (32, 64, 2), (64, 64, 1), (64, 64, 1), (64, 64, 2)]])
     return net
 
-def jobs(model, last=True, n=64):
+def jobs(model, last=True, n=64, precision='no'):
     "What is timed: a training step and an embedding of n images"
     layout = torch.channels_last if last else torch.contiguous_format
     model, x = model.to(memory_format=layout), torch.rand(n, 3, 112, 112).to(memory_format=layout)
     weight = torch.randn(n, model.dim)
     def step():
         model.train().zero_grad()
-        (model(x)*weight).sum().backward()
+        with half(precision, 'cpu'): z = model(x)
+        (z*weight).sum().backward()
     @torch.inference_mode()
-    def embed(): model.eval()(x)
+    def embed():
+        with half(precision, 'cpu'): model.eval()(x)
     return dict(training=(step, n), embedding=(embed, n))
 
 def main(turns=8):
     prelu = partial(IR, (1, 2, 1), (16, 32, 64), 128, stem=2)
     nets = {'small': backbone('small'), 'small, channels first': backbone('small'), 'small, PReLU': prelu(),
-            'small, depthwise': depthwise(), 'ir18': backbone('ir18')}
-    work = {k: jobs(net, k != 'small, channels first', 8 if k == 'ir18' else 64) for k, net in nets.items()}
+            'small, depthwise': depthwise(), 'small, bf16': backbone('small'), 'small, depthwise, bf16': depthwise(),
+            'ir18': backbone('ir18')}
+    work = {k: jobs(net, k != 'small, channels first', 8 if k == 'ir18' else 64, 'bf16' if 'bf16' in k else 'no')
+            for k, net in nets.items()}
     with TemporaryDirectory() as place:
         save_onnx(f'{place}/small.onnx', backbone('small'))
         onnx, x = Onnx(f'{place}/small.onnx'), torch.rand(64, 3, 112, 112)*2 - 1

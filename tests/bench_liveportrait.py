@@ -47,7 +47,7 @@ def seconds(f, device):
 def main():
     torch.set_num_threads(THREADS)
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    with torch.device(device): model = measured_weights(LivePortrait().eval().requires_grad_(False))
+    model = measured_weights(LivePortrait().eval().requires_grad_(False)).to(device)
     x = torch.rand(1, 3, 256, 256, generator=torch.Generator().manual_seed(1)).to(device)
     noise = torch.randn(BATCH, 21, 3, generator=torch.Generator().manual_seed(2)).to(device)
     source = model.source(x)

@@ -6,7 +6,7 @@
 #   make lab-test  every notebook in a real JupyterLab: all cells, all widgets (wants Chromium)
 #   make plots     the scripts that draw DVC's curves, so that its pages need no network (wants npm)
 #   make bench     the benchmarks, each against the naive or official way
-#   make train-liveportrait   the long training whose weights lie in data/ (over an hour on one core)
+#   make train-liveportrait   the long training whose weights lie in data/ (minutes on a GPU, hours on a CPU)
 #   make clean     remove what the others made, keep the sources
 PROFILE ?= default
 DATA ?=

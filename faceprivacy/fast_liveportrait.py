@@ -241,7 +241,7 @@ class FastLivePortrait(nn.Module):
 # %% ../nbs/41b_fast_liveportrait.ipynb #82911fa9
 @patch
 def _compile(self: FastLivePortrait, device):
-    mode = 'max-autotune' if device.type == 'cuda' else None
+    mode = 'reduce-overhead' if device.type == 'cuda' else None  # a frame is launches, mostly
     self.bend = torch.compile(self.warping, mode=mode, dynamic=False)
     self.draw = torch.compile(self.generator, mode=mode, dynamic=False)
 
@@ -271,7 +271,7 @@ def render(self: FastLivePortrait, source: Source, x_d: Tensor) -> Tensor:
     check_points(source, x_d)
     if not isinstance(source, FastSource): source = self.warping.prepare(source)
     bent = self.bend(source, x_d)['out']
-    if x_d.device.type == 'cuda': return self.draw(bent)
+    if x_d.device.type == 'cuda': return self.draw(bent).clone()  # a graph's next run overwrites it
     return torch.cat([self.draw(f) for f in bent.split(1)])
 
 # %% ../nbs/41b_fast_liveportrait.ipynb #5569c742

@@ -34,22 +34,22 @@ class FourierConv(nn.Conv3d):
 # %% ../nbs/43e_faster_training.ipynb #de50d71d
 @contextmanager
 def faster_mask(model: LivePortrait):
-    "W's mask convolution by Fourier transforms, and at the end as it was"
+    "On a CPU, W's mask convolution by Fourier transforms, and at the end as it was"
     mask = model.warping.dense_motion_network.mask
-    mask.__class__ = FourierConv
+    if mask.weight.device.type == 'cpu': mask.__class__ = FourierConv
     try: yield model
     finally: mask.__class__ = nn.Conv3d
 
 # %% ../nbs/43e_faster_training.ipynb #73c0b572
 def orthogonal(g: Tensor, steps: int = 5) -> Tensor:
-    "About U V' of g = U S V' (m, n)"
+    "About U V' of g = U S V' (..., m, n)"
     a, b, c = 3.4445, -4.7750, 2.0315  # Jordan's: fast, and within 0.7 to 1.2 of one
-    x, tall = g/(g.norm() + 1e-7), g.shape[0] > g.shape[1]
-    if tall: x = x.T
+    x, tall = g/(g.norm(dim=(-2, -1), keepdim=True) + 1e-7), g.shape[-2] > g.shape[-1]
+    if tall: x = x.mT
     for _ in range(steps):
-        A = x @ x.T
+        A = x @ x.mT
         x = a*x + (b*A + c*A @ A) @ x
-    return x.T if tall else x
+    return x.mT if tall else x
 
 # %% ../nbs/43e_faster_training.ipynb #fbeb3978
 class Muon(torch.optim.Optimizer):
@@ -59,13 +59,16 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure=None):
         for group in self.param_groups:
-            for p in group['params']:
-                if p.grad is None: continue
-                mean = self.state[p].setdefault('mean', torch.zeros_like(p))
-                mean.lerp_(p.grad, 1 - group['momentum'])
-                step = orthogonal(torch.lerp(p.grad, mean, group['momentum']).flatten(1))
-                scale = max(1, step.shape[0]/step.shape[1])**.5
-                p.add_(step.view_as(p), alpha=-group['lr']*scale)
+            learned, alike = [p for p in group['params'] if p.grad is not None], {}
+            for p in learned: alike.setdefault(p.flatten(1).shape, []).append(p)
+            for (m, n), some in alike.items():  # one product for all kernels of a shape
+                steps = orthogonal(torch.stack([self._ahead(p, group['momentum']) for p in some]))
+                for p, step in zip(some, steps):
+                    p.add_(step.view_as(p), alpha=-group['lr']*max(1, m/n)**.5)
+    def _ahead(self, p, momentum):
+        "The mean of the gradients, and of it and the new one again: (m, n)"
+        mean = self.state[p].setdefault('mean', torch.zeros_like(p)).lerp_(p.grad, 1 - momentum)
+        return torch.lerp(p.grad, mean, momentum).flatten(1)
 
 # %% ../nbs/43e_faster_training.ipynb #63c33721
 BASE = 'motion', 'appearance', 'warping', 'generator'

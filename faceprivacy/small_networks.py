@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MOST', 'SMALL', 'Reader', 'read_ratios', 'train_reader', 'outside', 'boxes', 'eye_boxes', 'lip_boxes', 'SmallWeights',
-           'StageTwo', 'train_small']
+           'StageTwo', 'offsets', 'openings', 'opened', 'teach_small', 'train_small']
 
 # %% ../nbs/43c_small_networks.ipynb #a6665696
 from collections.abc import Callable
@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from .core import progress
 from .driving import retargeting_input, stitched, stitching_input
-from .keypoints import Motion, read_heads, transform
+from .faster_training import faster_mask
+from .keypoints import Motion, read_heads, rotation, transform
 from .liveportrait import LivePortrait
 from .portrait_losses import cut, face_map
 from .portrait_truth import Drawn, check_drawn
@@ -42,23 +43,24 @@ def read_ratios(reader: Reader, x: Tensor, marks: Tensor) -> Tensor:
 # %% ../nbs/43c_small_networks.ipynb #1abb573b
 def _faces(d: Drawn, g: torch.Generator) -> Tensor:
     "Aligned faces, a little displaced, in other colours, half of them blurred"
-    n, around = len(d), lambda *k: 2*torch.rand(len(d), *k, generator=g) - 1
+    u = lambda *k: torch.rand(len(d), *k, generator=g).to(d.image.device)
+    around = lambda *k: 2*u(*k) - 1
     M = face_map(d.marks)
     M = torch.cat([M[..., :2]*(1 + .08*around(1, 1)), M[..., 2:] + .03*around(2, 1)], 2)
     x = cut(d.pictures, M, 112)*(1 + .1*around(3, 1, 1))
     soft = F.interpolate(F.avg_pool2d(x, 3, 2, 1), (112, 112), mode='bilinear')
-    return torch.where(torch.rand(n, 1, 1, 1, generator=g) < .5, x, soft).clamp(0, 1)
+    return torch.where(u(1, 1, 1) < .5, x, soft).clamp(0, 1)
 
 # %% ../nbs/43c_small_networks.ipynb #e3b99e47
 def train_reader(data: Drawn, people: Tensor, steps: int, batch: int = 24, seed: int = 0,
                  lr: float = 2e-3, watch: Callable | None = None) -> Reader:
-    "A reader taught on these people of the data, frozen"
+    "A reader taught on these people of the data, where that is, frozen"
     if steps < 1: raise ValueError(f'steps: 1 or more are wanted, not {steps}')
     check_drawn(data)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        reader = Reader()
-    mine, ratios = torch.isin(data.person, people).nonzero()[:, 0], data.ratios
+        reader = Reader().to(data.image.device)
+    mine, ratios = torch.isin(data.person, people.to(data.person)).nonzero()[:, 0], data.ratios
     if not len(mine): raise ValueError('people: none of them is in the data')
     descent = torch.optim.AdamW(reader.parameters(), lr)
     schedule = LambdaLR(descent, lambda k: rate((k + 1)/(steps + 1), .05))
@@ -124,12 +126,17 @@ def stitching(self: StageTwo, f_s, x_s, x_d, still, mask) -> dict:
     return dict(stitch_keep=w.keep*((x - still)*mask).abs().mean(),
                 stitch_calm=w.calm*o.abs().mean())
 
+# %% ../nbs/43c_small_networks.ipynb #3090c250
+def offsets(net: LivePortrait, name: str, x_s: Tensor, now: Tensor, wanted: Tensor) -> Tensor:
+    "What network `name`, eyes or lip, adds to keypoints (b, k, 3) so that ratios become as wanted"
+    return net.get_submodule(name)(retargeting_input(x_s, now, wanted)).unflatten(1, (-1, 3))
+
 # %% ../nbs/43c_small_networks.ipynb #5a8a21a3
 @patch
 def retargeting(self: StageTwo, name: str, f_s, x_s, still, marks, now, wanted) -> dict:
     "Losses of the network `name`, eyes or lip: ratios now (b, 2 or 1), one wanted (b, 1)"
     w, size = self.weights, still.shape[-1]
-    o = self.model.get_submodule(name)(retargeting_input(x_s, now, wanted)).unflatten(1, (-1, 3))
+    o = offsets(self.model, name, x_s, now, wanted)
     x = self.draw(f_s, x_s + o, x_s)
     read = read_ratios(self.reader, x, marks)
     read, mask = ((read[:, :2], eye_boxes(marks, size)) if name == 'eyes' else
@@ -166,23 +173,72 @@ def _thawed(model: LivePortrait) -> list:
     small = [model.eval().requires_grad_(False).get_submodule(n) for n in SMALL]
     return [net.requires_grad_(True) for net in small]
 
+# %% ../nbs/43c_small_networks.ipynb #9564f2d2
+def openings(data: Drawn) -> Tensor:
+    "(3, 21, 3): what a ratio of one, of left eye, right eye, lips, adds to delta at rest"
+    delta = data.exp @ rotation(*data.angle.T).mT
+    others = data.acts[:, [1, 4, 5, 6, 7, 8]]  # smile, brows, frown, pucker, gaze
+    known = torch.cat([data.ratios, others, torch.ones_like(others[:, :1])], 1)
+    ridge = 1e-3*torch.eye(known.shape[1]).to(known)
+    return torch.linalg.solve(known.T @ known + ridge, known.T @ delta.flatten(1))[:3].unflatten(
+        1, (21, 3))
+
+def opened(m: Motion, change: Tensor, ways: Tensor) -> Tensor:
+    "Offsets (b, 21, 3) of keypoints whose ratios are to change by (b, 3)"
+    delta = (change @ ways.flatten(1)).unflatten(1, (21, 3))
+    return m.scale[:, None]*delta @ rotation(m.pitch, m.yaw, m.roll)
+
+# %% ../nbs/43c_small_networks.ipynb #92fc7ec0
+def _miss(net, m: Motion, now: Tensor, eye: Tensor, lip: Tensor, ways: Tensor) -> Tensor:
+    "How far the answers to wishes (b, 1) are from the known offsets, in half pictures"
+    x_s, none = transform(m), torch.zeros_like(lip)
+    wishes = dict(eyes=(now[:, :2], eye, torch.cat([eye - now[:, :2], none], 1)),
+                  lip=(now[:, 2:], lip, torch.cat([none, none, lip - now[:, 2:]], 1)))
+    miss = 0
+    for name, (ratios, wanted, change) in wishes.items():
+        o = offsets(net, name, x_s, ratios, wanted)
+        miss = miss + (o - opened(m, change, ways)).norm(dim=-1).mean()
+    return miss
+
+# %% ../nbs/43c_small_networks.ipynb #38068739
+def teach_small(model: LivePortrait, data: Drawn, steps: int, batch: int = 32, lr: float = 1e-3,
+                seed: int = 0) -> list:
+    "Teach R_eyes and R_lip the directions of `openings`, in place; the error of each step"
+    if steps < 1: raise ValueError(f'steps: 1 or more are wanted, not {steps}')
+    check_drawn(data), _thawed(model)
+    device, size = next(model.parameters()).device, model.sizes.size
+    data, ways, history = data.to(device), openings(data).to(device), []
+    descent = torch.optim.Adam([*model.eyes.parameters(), *model.lip.parameters()], lr)
+    schedule = LambdaLR(descent, lambda k: rate((k + 1)/(steps + 1), .05))
+    for k in progress(range(steps), 'directions'):
+        g = at_step(seed, k)
+        some = data[torch.randint(len(data), (batch,), generator=g)]
+        with torch.no_grad(): m = read_heads(model.motion(shrunk(some.pictures, size)))
+        eye, lip = (MOST*torch.rand(batch, 2, generator=g)).to(device).split(1, 1)
+        loss = _miss(model, m, some.ratios, eye, lip, ways)
+        loss.backward(), descent.step(), schedule.step(), descent.zero_grad()
+        history.append(round(loss.item(), 5))
+    model.requires_grad_(False)
+    return history
+
 # %% ../nbs/43c_small_networks.ipynb #6b35cf79
 def train_small(model: LivePortrait, reader: Reader, data: Drawn, steps: int, batch: int = 4,
                 lr: float = 1e-3, seed: int = 0, weights=SmallWeights(),
                 watch: Callable | None = None) -> list:
-    "Stage II, in place; the losses of each step. Everything but the three networks is frozen"
+    "Stage II, in place, after `teach_small`; the losses of each step. All else is frozen"
     if steps < 1: raise ValueError(f'steps: 1 or more are wanted, not {steps}')
     if batch < 2: raise ValueError(f'batch: 2 or more, who drive each other, not {batch}')
     device, small = next(model.parameters()).device, _thawed(model)
     stage = StageTwo(model, reader.to(device), weights)
-    descent = torch.optim.Adam([p for net in small for p in net.parameters()], lr)
+    descent = torch.optim.Adam([dict(params=small[0].parameters())] + [
+        dict(params=net.parameters(), lr=.1*lr) for net in small[1:]], lr)  # already taught
     schedule = LambdaLR(descent, lambda k: rate((k + 1)/(steps + 1), .05))
-    rows, ratios, history = by_person(data), data.ratios, []
+    rows, ratios, history = by_person(data), data.ratios.to(device), []
     for k in progress(range(steps), 'stage II'):
         g = at_step(seed, k)
         p = sample_pair(data, rows, batch, g).to(device)
-        now, stranger = ratios[p.rows[:, 0].cpu()].to(device), torch.arange(batch).roll(1)
-        loss = stage(p, p.m_d[stranger], now, g)
+        now, stranger = ratios[p.rows[:, 0]], torch.arange(batch).roll(1)
+        with faster_mask(model): loss = stage(p, p.m_d[stranger], now, g)
         sum(loss.values()).backward()
         for net in small: nn.utils.clip_grad_norm_(net.parameters(), 1.)
         descent.step(), schedule.step(), descent.zero_grad()

@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['SIZES', 'HEAD', 'GAN_FROM', 'FULL_FROM', 'fresh', 'Pair', 'moved_by', 'by_person', 'sample_pair', 'true_flow',
-           'Weights', 'shrunk', 'StageOne', 'Run', 'teach_motion', 'fading', 'course', 'train_base', 'save_networks']
+           'Weights', 'shrunk', 'StageOne', 'Run', 'teach_motion', 'fading', 'course', 'train_base', 'polish',
+           'save_networks']
 
 # %% ../nbs/43_train_liveportrait.ipynb #8f7acb84
 import copy
 from collections.abc import Callable
-from contextlib import nullcontext
+from math import isfinite
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 import torch, torch.nn as nn, torch.nn.functional as F
@@ -18,16 +19,17 @@ from fastcore.basics import patch
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from .core import path, progress, write_json
+from .driving import openness
 from .faster_training import BASE, Muon, faster_mask, sorted_weights
 from .keypoints import Motion, read_heads, rotation, transform
 from .liveportrait import LivePortrait
 from .official_weights import save_official
 from .portrait_losses import (Critics, Perception, adversarial, bend, bin_loss,
                                          critic_loss, cut, deformation_loss, equivariance_loss,
-                                         face_map, feature_distance, guide_loss, lip_map,
-                                         pose_loss, prior_loss, truth_loss)
+                                         eye_maps, face_map, feature_distance, guide_loss,
+                                         lip_map, pose_loss, prior_loss, truth_loss)
 from .portrait_truth import Drawn, check_drawn
-from .training import (about_data, at_step, digest, load_checkpoint, rate,
+from .training import (about_data, at_step, digest, half, load_checkpoint, rate,
                                   save_checkpoint)
 from .warping import Sizes, sample, voxels
 
@@ -40,6 +42,7 @@ SIZES = dict(
     tiny=dict(size=64, width=8, channels=4, depth=4, blocks=1, motion_widths=(8, 16),
               motion_depths=(1, 1), flow_width=4, flow_limit=16, flow_blocks=2, compress=1,
               spade=8, middle=1, upscale=1))
+SIZES['fine'] = SIZES['reduced'] | dict(size=192, flow_blocks=4, spade=32)
 
 # %% ../nbs/43_train_liveportrait.ipynb #e7216006
 def fresh(network: str, seed: int) -> LivePortrait:
@@ -84,6 +87,7 @@ def moved_by(x: Tensor, zoom: Tensor, shift: Tensor) -> Tensor:
 
 def _seen(rows, zoom, shift, gain):
     "Pictures, motion and landmarks after zoom, shift and a change of colour"
+    zoom, shift, gain = (v.to(rows.image.device) for v in (zoom, shift, gain))
     x = (moved_by(rows.pictures, zoom, shift)*gain).clamp(0, 1)
     motion = replace(rows.motion, scale=zoom*rows.scale, t=zoom*rows.t + F.pad(shift, (0, 1)))
     return x, motion, zoom[:, None]*rows.marks + shift[:, None]
@@ -141,7 +145,8 @@ def true_flow(m_s: Motion, m_d: Motion, grid: Tensor, near: float = .08) -> Tens
 class Weights:
     "Of stage I's losses"
     pixel: float = 20.      # mean difference of the whole
-    near: float = 10.       # and of face and lips
+    near: float = 10.       # and of face, lips and eyes
+    ratio: float = 4.       # how far eyes and lips are open, as a reader reads it
     globally: float = .5    # perceptual: the whole
     face: float = .5
     lip: float = .25
@@ -163,17 +168,18 @@ def shrunk(x: Tensor, size: int) -> Tensor:
 
 # %% ../nbs/43_train_liveportrait.ipynb #603371d5
 class StageOne(nn.Module):
-    "F, M, W, G and what is asked of them"
-    def __init__(self, model: LivePortrait, recogniser, weights: Weights = Weights()):
+    "F, M, W, G, what is asked of them, and a recogniser and a reader of ratios who judge"
+    def __init__(self, model: LivePortrait, recogniser=None, reader=None, weights=Weights()):
         super().__init__()
-        self.model, self.see, self.weights = model, Perception(recogniser), weights
-        self.half = False  # G in bfloat16
+        self.model, self.weights = model, weights
+        self.see, self.reader = recogniser and Perception(recogniser), reader  # not for M alone
+        self.precision = 'no'  # of G
 
 # %% ../nbs/43_train_liveportrait.ipynb #0c5f9a0e
 @patch
 def read(self: StageOne, p: Pair, g: torch.Generator):
     "The losses of M, and its keypoints of sources and drivers"
-    b, size, T = len(p.x_s), self.model.sizes.size, bend(len(p.x_s), g)
+    b, size, T = len(p.x_s), self.model.sizes.size, bend(len(p.x_s), g).to(p.x_s.device)
     x_d = shrunk(p.x_d, size)
     pictures = [shrunk(p.x_s, size), x_d, T.picture(x_d), shrunk(p.x_more, size)]
     heads = self.model.motion(torch.cat(pictures))
@@ -191,27 +197,45 @@ def read(self: StageOne, p: Pair, g: torch.Generator):
 
 # %% ../nbs/43_train_liveportrait.ipynb #4a600305
 @patch
-def draw(self: StageOne, p: Pair, x_s, x_d, teach_flow: float):
-    "The driver redrawn, in the size that G draws, and how far W's flow is from the true one"
+def bent(self: StageOne, p: Pair, x_s, x_d, teach_flow: float):
+    "What G gets to redraw the driver from, and how far W's flow is from the true one"
     net, W = self.model, self.model.warping
     f_s = net.appearance(shrunk(p.x_s, net.sizes.size))
     deformation, occlusion = W.dense_motion_network(f_s, x_d, x_s)
     flow = true_flow(p.m_s, p.m_d, voxels(*f_s.shape[2:], like=f_s))
     error = (deformation - flow).abs().mean()
     deformation = torch.lerp(deformation, flow, teach_flow)
-    f = W.fourth(W.third(sample(f_s, deformation).flatten(1, 2)))*occlusion
-    lower = torch.autocast(f.device.type, torch.bfloat16) if self.half else nullcontext()
-    with lower: x = net.generator(f)
-    return x.float(), error
+    return W.fourth(W.third(sample(f_s, deformation).flatten(1, 2)))*occlusion, error
+
+@patch
+def draw(self: StageOne, f: Tensor) -> Tensor:
+    "Pictures in the size that G draws"
+    with half(self.precision, f.device): return self.model.generator(f).float()
+
+@patch
+@torch.no_grad()
+def unmoved(self: StageOne, p: Pair) -> Tensor:
+    "What G gets from F, M and W at rest"
+    read = lambda x: transform(read_heads(self.model.motion(shrunk(x, self.model.sizes.size))))
+    return self.bent(p, read(p.x_s), read(p.x_d), 0.)[0]
 
 # %% ../nbs/43_train_liveportrait.ipynb #927428ea
 @patch
-def compare(self: StageOne, x: Tensor, p: Pair):
-    "Losses of redrawn drivers, and the pairs of regions that critics see"
+def pixels(self: StageOne, x: Tensor, p: Pair):
+    "Losses of redrawn drivers by pixels and ratios, and the pairs of regions that critics see"
     real = shrunk(p.x_d, x.shape[-1])
     regions = [(x, real)] + [(cut(x, M, n), cut(real, M, n)) for M, n in
                              ((face_map(p.marks_d), 112), (lip_map(p.marks_d), 48))]
-    loss = dict(pixel=F.l1_loss(x, real), near=sum(F.l1_loss(*r) for r in regions[1:]))
+    eyes = [cut(torch.cat([v, v]), eye_maps(p.marks_d), 24) for v in (x, real)]
+    ratios = self.reader(regions[1][0]) - torch.cat(openness(p.marks_d), 1)
+    loss = dict(pixel=F.l1_loss(x, real), ratio=ratios.abs().mean(),
+                near=sum(F.l1_loss(*r) for r in (*regions[1:], eyes)))
+    return loss, regions
+
+@patch
+def compare(self: StageOne, x: Tensor, p: Pair):
+    "The same, and the losses of what a recogniser sees"
+    loss, regions = self.pixels(x, p)
     for name, (mine, real), deep in zip(('globally', 'face', 'lip'), regions, (2, 4, 2)):
         with torch.no_grad(): real = self.see(real, deep)
         mine = self.see(mine, deep)
@@ -228,8 +252,8 @@ def forward(self: StageOne, p: Pair, teach: float, teach_flow: float, follow: fl
     "All losses by name, each (), and the regions; `follow` scales the flow's"
     loss, y_s, y_d = self.read(p, g)
     x_s, x_d = (torch.lerp(y, transform(m), teach) for y, m in ((y_s, p.m_s), (y_d, p.m_d)))
-    x, error = self.draw(p, x_s, x_d, teach_flow)
-    drawn, regions = self.compare(x, p)
+    f, error = self.bent(p, x_s, x_d, teach_flow)
+    drawn, regions = self.compare(self.draw(f), p)
     return loss | dict(flow=follow*error) | drawn, regions
 
 @patch
@@ -252,9 +276,8 @@ def _critics(seed):
         torch.manual_seed(seed)
         return Critics()
 
-def _prepared(model, recogniser, weights, seed, descents, steps, lr) -> Run:
+def _prepared(stage: StageOne, seed, descents, steps, lr) -> Run:
     accelerator, critics = Accelerator(), _critics(seed)
-    stage = StageOne(model, recogniser, weights)
     against = torch.optim.Adam(critics.parameters(), .3*lr, (.5, .999), foreach=True)
     course, n = lambda k: rate((k + 1)/(steps + 1), .03), len(descents)
     schedules = [LambdaLR(o, course) for o in (*descents, against)]
@@ -283,13 +306,16 @@ def _settings(model, data, **given):
     return dict(about_data(data.image), start=digest(model.state_dict().values()), **given)
 
 def _repeat(run: Run, step: Callable, steps: int, about: dict, folder, every: int, watch) -> list:
-    "The losses of step(k), which gives them and what was drawn, for all k"
+    "The losses of step(k), which gives them, each (), and what was drawn, for all k"
     if steps < 1: raise ValueError(f'steps: 1 or more are wanted, not {steps}')
     folder = folder and path(folder)
     history = load_checkpoint(run.accelerator, folder, about) if folder else []
     for k in progress(range(len(history), steps), 'training'):
         losses, regions = step(k)
-        history.append({name: round(v, 5) for name, v in losses.items()})
+        values = torch.stack([v.detach() for v in losses.values()]).tolist()
+        if not all(map(isfinite, values)): raise FloatingPointError(
+            f'the loss became {dict(zip(losses, values))}: lower lr')
+        history.append({name: round(v, 5) for name, v in zip(losses, values)})
         if watch: watch(k, history[-1], regions)
         if folder and (len(history) % every == 0 or len(history) == steps):
             save_checkpoint(run.accelerator, folder, history, about)
@@ -299,7 +325,6 @@ def _repeat(run: Run, step: Callable, steps: int, about: dict, folder, every: in
 @patch
 def descend(self: Run, total: Tensor):
     "One step of the networks"
-    if not total.isfinite(): raise FloatingPointError(f'the loss became {total.item()}: lower lr')
     self.accelerator.backward(total)
     core = self.accelerator.unwrap_model(self.stage)
     for name in BASE:
@@ -309,20 +334,20 @@ def descend(self: Run, total: Tensor):
     for schedule in self.schedules: schedule.step()
 
 # %% ../nbs/43_train_liveportrait.ipynb #7c1cdd41
-def teach_motion(model: LivePortrait, recogniser, data: Drawn, steps: int, batch: int = 8,
-                 lr: float = 1e-3, seed: int = 0, weights: Weights = Weights(), checkpoint=None,
-                 every: int = 500, watch: Callable | None = None) -> list:
+def teach_motion(model: LivePortrait, data: Drawn, steps: int, batch: int = 8, lr: float = 1e-3,
+                 seed: int = 0, weights: Weights = Weights(), checkpoint=None, every: int = 500,
+                 watch: Callable | None = None) -> list:
     "Teach M alone, in place; `batch` pairs are four pictures each. The losses of each step"
     rows, about = by_person(data), _settings(
         model, data, steps=steps, batch=batch, lr=lr, seed=seed, weights=asdict(weights))
-    run = _prepared(model, recogniser, weights, seed, _motion_descents(model, lr), steps, lr)
+    run = _prepared(StageOne(model, weights=weights), seed, _motion_descents(model, lr), steps, lr)
     core = run.accelerator.unwrap_model(run.stage)
     def step(k):
         g = at_step(seed, k)
         p = sample_pair(data, rows, min(batch, len(rows)), g).to(run.accelerator.device)
         loss, *_ = core.read(p, g)
         run.descend(core.total(loss))
-        return {n: v.item() for n, v in loss.items()}, []
+        return loss, []
     history = _repeat(run, step, steps, about, checkpoint, every, watch)
     model.eval()
     return history
@@ -340,10 +365,10 @@ GAN_FROM, FULL_FROM = .7, .85
 
 # %% ../nbs/43_train_liveportrait.ipynb #d4f00e3b
 @patch
-def step(self: Run, p: Pair, t: float, g: torch.Generator, half: bool) -> tuple[dict, list]:
-    "One step at part t of the training: the losses as numbers, the regions"
+def step(self: Run, p: Pair, t: float, g: torch.Generator, precision: str) -> tuple[dict, list]:
+    "One step at part t of the training: the losses, each (), and the regions"
     core = self.accelerator.unwrap_model(self.stage)
-    core.half = half and t < FULL_FROM
+    core.precision = precision if t < FULL_FROM else 'no'
     loss, regions = self.stage(p, g=g, **course(t))
     total = core.total(loss)
     if t >= GAN_FROM:
@@ -351,7 +376,7 @@ def step(self: Run, p: Pair, t: float, g: torch.Generator, half: bool) -> tuple[
         total = total + core.weights.gan*sum(map(adversarial, scores))
     self.descend(total)
     if t >= GAN_FROM: loss['critics'] = self.criticise(regions)
-    return {k: v.item() for k, v in loss.items()}, regions
+    return loss, regions
 
 # %% ../nbs/43_train_liveportrait.ipynb #87f45302
 @patch
@@ -365,21 +390,46 @@ def criticise(self: Run, regions: list) -> Tensor:
     return loss.detach()
 
 # %% ../nbs/43_train_liveportrait.ipynb #59c9eb01
-def train_base(model: LivePortrait, recogniser, data: Drawn, steps: int, batch: int = 4,
-               lr: float = 1e-3, seed: int = 0, half: bool = False, weights: Weights = Weights(),
-               checkpoint=None, every: int = 200, watch: Callable | None = None) -> list:
+def train_base(model: LivePortrait, recogniser, reader, data: Drawn, steps: int,
+               batch: int = 4, lr: float = 1e-3, seed: int = 0, precision: str = 'no',
+               weights: Weights = Weights(), checkpoint=None, every: int = 200,
+               watch: Callable | None = None) -> list:
     """Stage I, in place; the losses of each step. `checkpoint`: folder for the state; `watch` is
     called with step, losses and regions after each step"""
     rows, about = by_person(data), _settings(
-        model, data, steps=steps, batch=batch, lr=lr, seed=seed, half=half, weights=asdict(weights))
-    run = _prepared(model, recogniser, weights, seed, _base_descents(model, lr), steps, lr)
+        model, data, steps=steps, batch=batch, lr=lr, seed=seed, precision=precision,
+        weights=asdict(weights))
+    stage = StageOne(model, recogniser, reader, weights)
+    run = _prepared(stage, seed, _base_descents(model, lr), steps, lr)
     def step(k):
         g = at_step(seed, k)
         p = sample_pair(data, rows, batch, g).to(run.accelerator.device)
-        return run.step(p, k/steps, g, half)
+        return run.step(p, k/steps, g, precision)
     with faster_mask(model):
         history = _repeat(run, step, steps, about, checkpoint, every, watch)
     model.eval()
+    return history
+
+# %% ../nbs/43_train_liveportrait.ipynb #99dac876
+def polish(model: LivePortrait, reader, data: Drawn, steps: int, batch: int = 4,
+           lr: float = 2e-4, seed: int = 0, precision: str = 'no') -> list:
+    "G alone, in place, by pixels and ratios; the losses of each step"
+    if steps < 1: raise ValueError(f'steps: 1 or more are wanted, not {steps}')
+    device, rows, history = next(model.parameters()).device, by_person(data), []
+    stage = StageOne(model.requires_grad_(False).eval(), reader=reader.to(device))
+    stage.precision = precision
+    model.generator.train().requires_grad_(True)
+    kernels, others = sorted_weights(model, ['generator'])
+    descents = [torch.optim.Adam(others, lr), Muon(kernels, 10*lr)]
+    schedules = [LambdaLR(o, lambda k: rate((k + 1)/(steps + 1), .05)) for o in descents]
+    for k in progress(range(steps), 'polishing'):
+        p = sample_pair(data, rows, batch, at_step(seed, k)).to(device)
+        loss, _ = stage.pixels(stage.draw(stage.unmoved(p)), p)
+        stage.total(loss).backward()
+        for o in (*descents, *schedules): o.step()
+        for o in descents: o.zero_grad()
+        history.append({n: round(v.item(), 5) for n, v in loss.items()})
+    model.requires_grad_(True).eval()
     return history
 
 # %% ../nbs/43_train_liveportrait.ipynb #69194391

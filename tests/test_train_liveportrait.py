@@ -13,17 +13,18 @@ from faceprivacy import train_liveportrait as training
 from faceprivacy.core import load_tensors, path, read_json, save_tensors
 from faceprivacy.faster_training import BASE, FourierConv, Muon, faster_mask, orthogonal, sorted_weights
 from faceprivacy.keypoints import EYES, LIPS, Motion, read_heads, rotation, transform
-from faceprivacy.portrait_losses import (GAPS, GUIDED, Perception, bend, bin_loss, cut, equivariance_loss, face_map,
-                                         gaps, guide_loss, lip_map, pose_loss, prior_loss, truth_loss, wing)
+from faceprivacy.portrait_losses import (GAPS, GUIDED, Perception, bend, bin_loss, cut, equivariance_loss, eye_maps,
+                                         face_map, gaps, guide_loss, lip_map, pose_loss, prior_loss, truth_loss, wing)
 from faceprivacy.portrait_metrics import (ACTS, acts, border_change, cross_scores, intervals, learn_sliders, people_of,
                                           play, posed, psnr, self_scores, wrapped_psnr, write_gif)
 from faceprivacy.portrait_motion import load_networks
 from faceprivacy.portrait_truth import (POINTS, Drawn, at_rest, check_drawn, chooser, draw, draw_clips, draw_stills,
                                         official, open_drawn, save_drawn)
 from faceprivacy.recognition import open_recogniser
-from faceprivacy.small_networks import Reader, StageTwo, eye_boxes, lip_boxes, outside, train_reader, train_small
-from faceprivacy.train_liveportrait import (StageOne, by_person, course, fresh, moved_by, sample_pair, save_networks,
-                                            shrunk, teach_motion, train_base, true_flow)
+from faceprivacy.small_networks import (Reader, StageTwo, eye_boxes, lip_boxes, opened, openings, outside, teach_small,
+                                        train_reader, train_small)
+from faceprivacy.train_liveportrait import (StageOne, by_person, course, fresh, moved_by, polish, sample_pair,
+                                            save_networks, shrunk, teach_motion, train_base, true_flow)
 from faceprivacy.training import at_step
 from faceprivacy.warping import voxels
 
@@ -36,6 +37,13 @@ def data(): return draw_stills(6, 2, 64, 3)
 
 @pytest.fixture(scope='module')
 def recogniser(): return open_recogniser('small', path('data/networks/small.safetensors'))
+
+
+def untaught():
+    "A reader, the same each time"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Reader().eval().requires_grad_(False)
 
 
 @pytest.fixture(scope='module')
@@ -166,6 +174,14 @@ def test_regions_are_upright_faces(data):
     assert cut(data.pictures, lip_map(data.marks), 48).shape == (12, 3, 48, 48)
 
 
+def test_the_eyes_are_cut_where_they_are(data):
+    M = eye_maps(data.marks)
+    left, right = M.split(len(data))
+    for part, i in ((left, 36), (right, 42)):
+        inside = (data.marks[:, i:i + 6] - part[:, None, :, 2]) @ torch.linalg.inv(part[:, :, :2]).mT
+        assert inside.abs().max() < 1.2 and inside.abs().max() > .4  # an eye fills its square, and little lies beyond
+
+
 def test_a_critic_of_perception_never_changes_the_recogniser(recogniser, data):
     see = Perception(recogniser).train()
     before = {k: v.clone() for k, v in see.state_dict().items()}
@@ -199,6 +215,20 @@ def test_orthogonal_steps_have_even_singular_values(shape):
     g = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     s = torch.linalg.svdvals(orthogonal(g))
     assert s.min() > .4 and s.max() < 1.3
+
+
+def test_muon_moves_alike_kernels_as_if_each_were_alone():
+    g = torch.Generator().manual_seed(3)
+    shapes = [(4, 3, 3, 3), (6, 5), (4, 27), (4, 3, 3, 3)]
+    start, slopes = ([torch.randn(s, generator=g) for s in shapes] for _ in range(2))
+    def moved(groups):
+        weights = [w.clone().requires_grad_() for w in start]
+        for w, slope in zip(weights, slopes): w.grad = slope.clone()
+        for group in groups:
+            descent = Muon([weights[i] for i in group], .1)
+            for _ in range(3): descent.step()
+        return weights
+    for a, b in zip(moved([[0, 1, 2, 3]]), moved([[0], [1], [2], [3]])): assert torch.allclose(a, b, atol=1e-5)
 
 
 def test_muon_learns_small_directions_that_adam_leaves():
@@ -257,7 +287,7 @@ def test_a_killed_training_ends_with_the_same_bits(tmp_path, data, recogniser):
         net = fresh('tiny', 1)
         def watch(k, *_):
             if k == stop: raise KeyboardInterrupt
-        try: train_base(net, recogniser, data, 4, 2, checkpoint=folder, every=2, watch=watch)
+        try: train_base(net, recogniser, untaught(), data, 4, 2, checkpoint=folder, every=2, watch=watch)
         except KeyboardInterrupt: pass
         return net.state_dict()
     train(tmp_path/'a', stop=3)
@@ -265,14 +295,14 @@ def test_a_killed_training_ends_with_the_same_bits(tmp_path, data, recogniser):
     again, whole = train(tmp_path/'a'), train(tmp_path/'b')
     assert all(torch.equal(v, whole[k]) for k, v in again.items())
     with pytest.raises(ValueError, match='lr was 0.001, is 0.01'):
-        train_base(fresh('tiny', 1), recogniser, data, 4, 2, lr=.01, checkpoint=tmp_path/'a')
+        train_base(fresh('tiny', 1), recogniser, untaught(), data, 4, 2, lr=.01, checkpoint=tmp_path/'a')
     next((tmp_path/'a').glob('after_*/model.safetensors')).write_bytes(b'torn')
     with pytest.raises(ValueError, match='damaged checkpoint'):
-        train_base(fresh('tiny', 1), recogniser, data, 4, 2, checkpoint=tmp_path/'a')
+        train_base(fresh('tiny', 1), recogniser, untaught(), data, 4, 2, checkpoint=tmp_path/'a')
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path, data, recogniser, monkeypatch):
-    train = lambda steps: train_base(fresh('tiny', 1), recogniser, data, 4, 2, checkpoint=tmp_path, every=2)
+    train = lambda steps: train_base(fresh('tiny', 1), recogniser, untaught(), data, 4, 2, checkpoint=tmp_path, every=2)
     real, calls = training.save_checkpoint, []
     def full(accelerator, folder, history, settings):
         calls.append(len(history))
@@ -289,28 +319,48 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path, dat
 
 @pytest.mark.parametrize('change, says', [(dict(steps=0), 'steps: 1 or more'), (dict(batch=99), 'batch: 1 to 6 people')])
 def test_a_training_that_cannot_be_says_why(data, recogniser, change, says):
-    with pytest.raises(ValueError, match=says): train_base(fresh('tiny', 0), recogniser, data, **dict(steps=1, batch=2) | change)
+    with pytest.raises(ValueError, match=says): train_base(
+        fresh('tiny', 0), recogniser, untaught(), data, **dict(steps=1, batch=2) | change)
 
 
 def test_one_picture_of_a_person_makes_no_pair(data, recogniser):
-    with pytest.raises(ValueError, match='two or more pictures'): train_base(fresh('tiny', 0), recogniser, data[::2], 1)
+    with pytest.raises(ValueError, match='two or more pictures'): train_base(
+        fresh('tiny', 0), recogniser, untaught(), data[::2], 1)
     with pytest.raises(ValueError, match='network: one of'): fresh('huge', 0)
 
 
-def test_teaching_m_alone_moves_nothing_else(data, recogniser):
+def test_teaching_m_alone_moves_nothing_else(data):
     model = fresh('tiny', 2)
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    history = teach_motion(model, recogniser, data, 25, 3)
+    history = teach_motion(model, data, 25, 3)
     changed = {k.split('.')[0] for k, v in model.state_dict().items() if not torch.equal(v, before[k])}
     assert changed == {'motion'}
     assert sum(h['truth'] for h in history[-5:]) < .8*sum(h['truth'] for h in history[:5])
 
 
+def test_a_loss_that_is_no_number_ends_the_training(data, recogniser, tmp_path):
+    model = fresh('tiny', 0)
+    nn.init.constant_(model.generator.fc.bias, float('nan'))
+    with pytest.raises(FloatingPointError, match='lower lr'):
+        train_base(model, recogniser, untaught(), data, 2, 2, checkpoint=tmp_path, every=1)
+    assert not list(tmp_path.glob('after_*'))
+
+
 def test_one_pair_is_learned_by_heart(data, recogniser):
     torch.manual_seed(0)
     model = fresh('tiny', 3)
-    history = train_base(model, recogniser, data[:4], 16, 2, lr=3e-3)
+    history = train_base(model, recogniser, untaught(), data[:4], 16, 2, lr=3e-3)
     assert sum(h['pixel'] for h in history[-5:]) < .75*sum(h['pixel'] for h in history[:5])
+
+
+def test_polishing_moves_g_alone_towards_the_pixels(data):
+    model = fresh('tiny', 3)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    history = polish(model, untaught(), data, 16, 2, lr=2e-3)
+    assert {k.split('.')[0] for k, v in model.state_dict().items() if not torch.equal(v, before[k])} == {'generator'}
+    assert sum(h['pixel'] for h in history[-5:]) < .9*sum(h['pixel'] for h in history[:5])
+    assert not model.training and all(p.requires_grad for p in model.parameters())
+    with pytest.raises(ValueError, match='steps: 1 or more'): polish(model, untaught(), data, 0)
 
 
 # stage II
@@ -331,6 +381,25 @@ def test_small_networks_alone_learn(data):
         'stitching', 'eyes', 'lip'}
     assert history[0]['stitch_calm'] == history[0]['eyes_keep'] == history[0]['lip_calm'] == 0
     assert not any(p.requires_grad for p in model.parameters())
+
+
+def test_directions_open_eyes_and_lips():
+    d = draw_stills(12, 4, 32, 4)
+    ways, m, R = openings(d), d.motion, rotation(*d.angle.T)
+    wanted = torch.full_like(d.ratios, .3)
+    moved = replace(m, exp=m.exp + opened(m, wanted - d.ratios, ways)/m.scale[:, None])
+    before, after = gaps(m, R), gaps(moved, R)
+    for k in range(3): assert np.corrcoef((after - before)[:, k], (wanted - d.ratios)[:, k])[0, 1] > .85
+    assert after[:, 2].std() < .6*before[:, 2].std()  # mouths of one ratio have about one opening
+
+
+def test_directions_are_learned_by_two_networks_alone(data):
+    model = fresh('tiny', 0)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    errors = teach_small(model, data, 150, 16)
+    assert sum(errors[-10:]) < .7*sum(errors[:10])
+    assert {k.split('.')[0] for k, v in model.state_dict().items() if not torch.equal(v, before[k])} == {'eyes', 'lip'}
+    with pytest.raises(ValueError, match='steps: 1 or more'): teach_small(model, data, 0)
 
 
 def test_asking_for_more_pushes_the_offsets(data):

@@ -18,6 +18,7 @@ from accelerate import Accelerator
 from fastcore.basics import patch
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel
 from .core import path, progress, write_json
 from .driving import openness
 from .faster_training import BASE, Muon, faster_mask, sorted_weights
@@ -413,7 +414,7 @@ def train_base(model: LivePortrait, recogniser, reader, data: Drawn, steps: int,
 # %% ../nbs/43_train_liveportrait.ipynb #99dac876
 def polish(model: LivePortrait, reader, data: Drawn, steps: int, batch: int = 4,
            lr: float = 2e-4, seed: int = 0, precision: str = 'no') -> list:
-    "G alone, in place, by pixels and ratios; the losses of each step"
+    "G alone, in place, by pixels and ratios, to its mean over all steps; the losses of each"
     if steps < 1: raise ValueError(f'steps: 1 or more are wanted, not {steps}')
     device, rows, history = next(model.parameters()).device, by_person(data), []
     stage = StageOne(model.requires_grad_(False).eval(), reader=reader.to(device))
@@ -422,13 +423,16 @@ def polish(model: LivePortrait, reader, data: Drawn, steps: int, batch: int = 4,
     kernels, others = sorted_weights(model, ['generator'])
     descents = [torch.optim.Adam(others, lr), Muon(kernels, 10*lr)]
     schedules = [LambdaLR(o, lambda k: rate((k + 1)/(steps + 1), .05)) for o in descents]
+    mean = AveragedModel(model.generator)
     for k in progress(range(steps), 'polishing'):
         p = sample_pair(data, rows, batch, at_step(seed, k)).to(device)
         loss, _ = stage.pixels(stage.draw(stage.unmoved(p)), p)
         stage.total(loss).backward()
         for o in (*descents, *schedules): o.step()
         for o in descents: o.zero_grad()
+        mean.update_parameters(model.generator)
         history.append({n: round(v.item(), 5) for n, v in loss.items()})
+    model.generator.load_state_dict(mean.module.state_dict())
     model.requires_grad_(True).eval()
     return history
 

@@ -8,9 +8,8 @@ __all__ = ['SIZES', 'HEAD', 'GAN_FROM', 'FULL_FROM', 'fresh', 'Pair', 'moved_by'
            'save_networks']
 
 # %% ../nbs/43_train_liveportrait.ipynb #8f7acb84
-import copy
+import copy, math
 from collections.abc import Callable
-from math import isfinite
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 import torch, torch.nn as nn, torch.nn.functional as F
@@ -314,7 +313,7 @@ def _repeat(run: Run, step: Callable, steps: int, about: dict, folder, every: in
     for k in progress(range(len(history), steps), 'training'):
         losses, regions = step(k)
         values = torch.stack([v.detach() for v in losses.values()]).tolist()
-        if not all(map(isfinite, values)): raise FloatingPointError(
+        if not all(map(math.isfinite, values)): raise FloatingPointError(
             f'the loss became {dict(zip(losses, values))}: lower lr')
         history.append({name: round(v, 5) for name, v in zip(losses, values)})
         if watch: watch(k, history[-1], regions)

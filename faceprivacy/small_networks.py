@@ -204,7 +204,8 @@ def _miss(net, m: Motion, now: Tensor, eye: Tensor, lip: Tensor, ways: Tensor) -
 def teach_small(model: LivePortrait, data: Drawn, steps: int, batch: int = 32, lr: float = 1e-3,
                 seed: int = 0) -> list:
     "Teach R_eyes and R_lip the directions of `openings`, in place; the error of each step"
-    if steps < 1: raise ValueError(f'steps: 1 or more are wanted, not {steps}')
+    if min(steps, batch) < 1: raise ValueError(
+        f'steps: 1 or more are wanted, and a batch of 1 or more, not {steps} and {batch}')
     check_drawn(data), _thawed(model)
     device, size = next(model.parameters()).device, model.sizes.size
     data, ways, history = data.to(device), openings(data).to(device), []

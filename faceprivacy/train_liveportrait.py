@@ -305,6 +305,13 @@ def _base_descents(model, lr) -> list:
 def _settings(model, data, **given):
     return dict(about_data(data.image), start=digest(model.state_dict().values()), **given)
 
+def _numbers(losses: dict) -> dict:
+    "Losses by name, each (), as numbers, in one transfer"
+    values = torch.stack([v.detach() for v in losses.values()]).tolist()
+    if not all(map(math.isfinite, values)): raise FloatingPointError(
+        f'the loss became {dict(zip(losses, values))}: lower lr')
+    return {name: round(v, 5) for name, v in zip(losses, values)}
+
 def _repeat(run: Run, step: Callable, steps: int, about: dict, folder, every: int, watch) -> list:
     "The losses of step(k), which gives them, each (), and what was drawn, for all k"
     if steps < 1: raise ValueError(f'steps: 1 or more are wanted, not {steps}')
@@ -312,10 +319,7 @@ def _repeat(run: Run, step: Callable, steps: int, about: dict, folder, every: in
     history = load_checkpoint(run.accelerator, folder, about) if folder else []
     for k in progress(range(len(history), steps), 'training'):
         losses, regions = step(k)
-        values = torch.stack([v.detach() for v in losses.values()]).tolist()
-        if not all(map(math.isfinite, values)): raise FloatingPointError(
-            f'the loss became {dict(zip(losses, values))}: lower lr')
-        history.append({name: round(v, 5) for name, v in zip(losses, values)})
+        history.append(_numbers(losses))
         if watch: watch(k, history[-1], regions)
         if folder and (len(history) % every == 0 or len(history) == steps):
             save_checkpoint(run.accelerator, folder, history, about)
@@ -430,7 +434,7 @@ def polish(model: LivePortrait, reader, data: Drawn, steps: int, batch: int = 4,
         for o in (*descents, *schedules): o.step()
         for o in descents: o.zero_grad()
         mean.update_parameters(model.generator)
-        history.append({n: round(v.item(), 5) for n, v in loss.items()})
+        history.append(_numbers(loss))
     model.generator.load_state_dict(mean.module.state_dict())
     model.requires_grad_(True).eval()
     return history

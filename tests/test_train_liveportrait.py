@@ -344,6 +344,7 @@ def test_a_loss_that_is_no_number_ends_the_training(data, recogniser, tmp_path):
     with pytest.raises(FloatingPointError, match='lower lr'):
         train_base(model, recogniser, untaught(), data, 2, 2, checkpoint=tmp_path, every=1)
     assert not list(tmp_path.glob('after_*'))
+    with pytest.raises(FloatingPointError, match='lower lr'): polish(model, untaught(), data, 1, 2)
 
 
 def test_one_pair_is_learned_by_heart(data, recogniser):
@@ -400,6 +401,7 @@ def test_directions_are_learned_by_two_networks_alone(data):
     assert sum(errors[-10:]) < .7*sum(errors[:10])
     assert {k.split('.')[0] for k, v in model.state_dict().items() if not torch.equal(v, before[k])} == {'eyes', 'lip'}
     with pytest.raises(ValueError, match='steps: 1 or more'): teach_small(model, data, 0)
+    with pytest.raises(ValueError, match='batch of 1 or more'): teach_small(model, data, 1, 0)
 
 
 def test_asking_for_more_pushes_the_offsets(data):

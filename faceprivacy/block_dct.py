@@ -150,8 +150,8 @@ def null_part(coefs: Tensor) -> Tensor:
     n = _check_coefs(coefs)
     rows, columns = (F.normalize(decoding_weights(k, n), dim=0).to(coefs) for k in coefs.shape[2:])
     seen = _weigh(coefs, rows, columns)[:, :, None, None]
-    shown = seen*rows[:, None, :, None]*columns[:, None, :]
-    return (coefs.unflatten(1, (3, n, n)) - shown).flatten(1, 3)
+    weights = rows[:, None, :, None]*columns[:, None, :]
+    return torch.addcmul(coefs.unflatten(1, (3, n, n)), seen, weights, value=-1).flatten(1, 3)
 
 # %% ../nbs/20a_block_dct.ipynb #4e6dcae3
 @lru_cache(maxsize=64)

@@ -53,7 +53,7 @@ def begin(scheme, x: Tensor, batch: int = 32) -> Tensor:
 def copies(scheme, begun: Tensor, n: int, generator=None) -> tuple:
     "`n` protected images of each, and their secrets: two lists"
     secrets = [scheme.secrets(len(begun), generator) for _ in range(n)]
-    return [scheme.conceal(begun.float(), s) for s in secrets], secrets
+    return [scheme.conceal(begun, s) for s in secrets], secrets
 
 # %% ../nbs/22_image_audit.ipynb #fe7137c8
 def looks(scheme, p: Tensor) -> dict:
@@ -228,7 +228,7 @@ class Fixed(Look):
     def several(self, begun, n, generator=None):
         secret = self.scheme.secrets(1, torch.Generator().manual_seed(0))
         secret = secret.repeat(len(begun), *[1]*(secret.ndim - 1))
-        return [self.scheme.conceal(begun.float(), secret)]
+        return [self.scheme.conceal(begun, secret)]
 
 @dataclass(frozen=True)
 class Moments(Look):

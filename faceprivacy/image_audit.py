@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LOOKS', 'open_schemes', 'begin', 'copies', 'looks', 'shuffled', 'study', 'solve', 'Attacker', 'Look',
-           'train_attacker', 'attack', 'judge_attack', 'pair_up', 'cross', 'linkage', 'Read', 'Known', 'Fixed',
-           'Moments', 'Reencoded', 'jpeg', 'Stored', 'scatter', 'verdict', 'best_of', 'chain']
+           'train_attacker', 'attack', 'name_all', 'judge_attack', 'pair_up', 'cross', 'linkage', 'Read', 'Known',
+           'Fixed', 'Moments', 'Reencoded', 'jpeg', 'Stored', 'scatter', 'verdict', 'best_of', 'chain']
 
 # %% ../nbs/22_image_audit.ipynb #57329464
 import io
@@ -68,7 +68,7 @@ def shuffled(scheme, begun: Tensor) -> Tensor:
     if hasattr(scheme, 'even'): return scheme.even(begun.float())
     return begun.float() if begun.shape[1] > 3 else null_part(encode(begun))
 
-def study(scheme, x: Tensor, begun: Tensor, m: int = 6, batch: int = 32) -> Reader:
+def study(scheme, x: Tensor, begun: Tensor, m: int = 6, batch: int = 4) -> Reader:
     "The reader of a scheme's images, from faces (n, 3, h, w) in [-1, 1] and what they begin with"
     def batches():
         return ((shuffled(scheme, b), part) for b, part in zip(begun.split(batch), x.split(batch)))
@@ -104,8 +104,15 @@ class Attacker(nn.Module):
         self.based = based
         if based: nn.init.zeros_(self.draw.last.weight), nn.init.zeros_(self.draw.last.bias)
 
+    def scaled(self, seen):
+        return self.scale(seen).contiguous(memory_format=torch.channels_last)
+
+    def named(self, seen):
+        "Templates alone"
+        return self.name(self.scaled(seen)).float()
+
     def forward(self, seen):
-        x = self.scale(seen).contiguous(memory_format=torch.channels_last)
+        x = self.scaled(seen)
         made = self.draw(x).float()
         return (made + seen[:, -3:] if self.based else made), self.name(x).float()
 
@@ -156,6 +163,12 @@ def attack(attacker: Attacker, look, begun: Tensor, generator=None, shots: int =
         image, z = sum(i for i, _ in made)/len(made), sum(F.normalize(z) for _, z in made)
         found.append((image.clamp(-1, 1), F.normalize(z)))
     return tuple(torch.cat(f) for f in zip(*found))
+
+@torch.no_grad()
+def name_all(attacker: Attacker, look, begun: Tensor, generator=None, batch: int = 32) -> Tensor:
+    "The templates of `attack` alone, from one protected image of each"
+    parts = (look.several(part, 1, generator)[0] for part in begun.split(batch))
+    return F.normalize(torch.cat([attacker.named(seen) for seen in parts]))
 
 # %% ../nbs/22_image_audit.ipynb #818f8a0e
 def judge_attack(image, z, case: Case, judges: dict, decoder=None, rounds: int = 500) -> dict:

@@ -249,7 +249,7 @@ class Changed:
     "MinusFace whose residue is `centred`, `evened` by known residues (n, 192, h, w), or `turned`"
     channels, asks = 3, ()
     def __init__(self, scheme, known: Tensor, centred=False, evened=False, turned=False,
-                 batch: int = 32):
+                 batch: int = 4):
         how = dict(centred=centred, evened=evened, turned=turned)
         self.name = '_'.join([scheme.name] + [k for k, on in how.items() if on])
         self.scheme, self.turned, self.signed, self.ordered = scheme, turned, evened, not turned

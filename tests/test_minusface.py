@@ -4,7 +4,7 @@ import math
 import os
 from pathlib import Path
 import numpy as np, pytest, torch, torch.nn as nn, torch.nn.functional as F
-from faceprivacy import block_dct as dct, minusface as mf, subtraction as sub
+from faceprivacy import block_dct as dct, image_audit as audit, minusface as mf, subtraction as sub
 from faceprivacy.recognition import CosFace, cost, load_weights, margin_head
 from golden_rule import assert_golden, golden_input, golden_state
 
@@ -187,6 +187,39 @@ def test_the_modes(scheme):
         assert torch.equal(p[:, 3*k:3*k + 3], scheme.protect(x, secrets=drawn[:, k]))
     wavelets = sub.MinusFace(sub.UNet(12, 12, (4, 8)), 'dwt')
     assert wavelets.secrets(5).shape == (5, 1, 12) and wavelets.protect(x).shape == x.shape
+
+@pytest.mark.parametrize('mode', ['shuffle', 'mask', 'none'])
+def test_image_by_image_is_all_at_once(scheme, mode):
+    "d of the whole batch, as the paper writes it, and of residues kept in halves"
+    r = 40*torch.randn(3, 192, 9, 7)
+    orders = sub.channel_orders(6).view(3, 2, 192)
+    made = sub.MinusFace(scheme.generator, n_duplicate=2, mode=mode, share=.5)
+    def whole(r, order):
+        if mode == 'shuffle': return dct.decode(sub.shuffle(r, order))
+        kept = torch.ones(3, 192).scatter(1, order[:, :96], 0.) if mode == 'mask' else torch.ones(3, 192)
+        return dct.decode(r*kept[..., None, None])
+    for x in r, r.half():
+        wanted = torch.cat([whole(x.float(), order) for order in orders.unbind(1)], 1)
+        torch.testing.assert_close(made.conceal(x, orders), wanted)
+
+@pytest.mark.parametrize('how', [dict(centred=True), dict(evened=True), dict(centred=True, turned=True)])
+def test_changed_residues_in_halves(scheme, how):
+    known = (40*torch.randn(9, 192, 8, 8)).half()
+    changed = sub.Changed(scheme, known, **how)
+    secrets, r = changed.secrets(4), known[:4]
+    mixed = sub.shuffle_signed(changed.even(r.float()), secrets[:, 0])
+    if changed.turned: mixed = sub.shuffle_signed(torch.einsum('kl,blhw->bkhw', dct.dct_matrix(192).float(), mixed),
+                                                  secrets[:, 1])
+    torch.testing.assert_close(changed.conceal(r, secrets), dct.decode(mixed))
+
+def test_templates_alone_are_those_beside_pictures(scheme):
+    "A shortcut of the audit: the same protected images, without the pictures drawn of them"
+    begun, look = (40*torch.randn(5, 192, 56, 56)).half(), audit.Look(scheme)
+    attacker = audit.Attacker(3, 128, 56, (8, 16)).eval()
+    _, z = audit.attack(attacker, look, begun, torch.Generator().manual_seed(3), batch=2)
+    alone = audit.name_all(attacker, look, begun, torch.Generator().manual_seed(3), batch=2)
+    torch.testing.assert_close(alone, z)
+
 
 def test_an_attack_may_ask_for_gradients(scheme):
     x = (.9*faces(1)).requires_grad_()

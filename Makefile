@@ -24,6 +24,10 @@ export PYTHONHASHSEED := 0
 # how long threads that wait keep their core: with no wait small steps take four times as long, and
 # with the library's own long one two processes stand in each other's way; no result depends on it
 export GOMP_SPINCOUNT ?= 1000
+# large tensors out of memory that the process keeps: given back, as is usual from 32 MB on, it has to be cleared by
+# the system each time it is asked for again, a fifth of a step of training; no result depends on it
+export MALLOC_MMAP_MAX_ ?= 0
+export MALLOC_TRIM_THRESHOLD_ ?= 17179869184
 export FACEPRIVACY_DATA ?= $(if $(DATA),$(abspath $(DATA)))
 PIPELINE := $(if $(filter default,$(PROFILE)),dvc.yaml,params/$(PROFILE)/dvc.yaml)
 say = @echo "==> $(1)"

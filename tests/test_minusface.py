@@ -212,6 +212,13 @@ def test_changed_residues_in_halves(scheme, how):
                                                   secrets[:, 1])
     torch.testing.assert_close(changed.conceal(r, secrets), dct.decode(mixed))
 
+@pytest.mark.parametrize('residues, secrets', [(2, 3), (3, 2), (0, 0)])
+def test_residues_without_secrets_are_refused(scheme, residues, secrets):
+    r, known = torch.randn(residues, 192, 8, 8), torch.randn(9, 192, 8, 8)
+    for s in scheme, sub.Changed(scheme, known, evened=True):
+        with pytest.raises(ValueError, match=f'secrets for each, are wanted, not {residues} and {secrets}'):
+            s.conceal(r, s.secrets(3)[:secrets])
+
 def test_templates_alone_are_those_beside_pictures(scheme):
     "A shortcut of the audit: the same protected images, without the pictures drawn of them"
     begun, look = (40*torch.randn(5, 192, 56, 56)).half(), audit.Look(scheme)
@@ -219,7 +226,6 @@ def test_templates_alone_are_those_beside_pictures(scheme):
     _, z = audit.attack(attacker, look, begun, torch.Generator().manual_seed(3), batch=2)
     alone = audit.name_all(attacker, look, begun, torch.Generator().manual_seed(3), batch=2)
     torch.testing.assert_close(alone, z)
-
 
 def test_an_attack_may_ask_for_gradients(scheme):
     x = (.9*faces(1)).requires_grad_()

@@ -159,9 +159,9 @@ def attack(attacker: Attacker, look, begun: Tensor, generator=None, shots: int =
     look at all of them where it can be, or else means over looks"""
     found = []
     for part in begun.split(max(1, batch//shots)):
-        made = [attacker(seen) for seen in look.several(part, shots, generator)]
-        image, z = sum(i for i, _ in made)/len(made), sum(F.normalize(z) for _, z in made)
-        found.append((image.clamp(-1, 1), F.normalize(z)))
+        seen = look.several(part, shots, generator)
+        image, z = (y.unflatten(0, (len(seen), -1)) for y in attacker(torch.cat(seen)))
+        found.append((image.mean(0).clamp(-1, 1), F.normalize(F.normalize(z, dim=2).sum(0))))
     return tuple(torch.cat(f) for f in zip(*found))
 
 @torch.no_grad()

@@ -79,10 +79,10 @@ def few_each(person: Tensor, most: int, generator) -> Tensor:
 
 # %% ../nbs/30_inversion.ipynb #db3ff556
 def open_case(faces, net, source_folder='', victims: int = 24, shots: int = 2, strangers: int = 200,
-              drawn: int = 0, drawn_shots: int = 2, most: int = 10, size: int = 64,
+              drawn: int = 0, drawn_shots: int = 2, most: int = 10, own: int = 0, size: int = 64,
               seed: int = 0) -> Case:
     """The victims among the test faces of a folder of 02_datasets; everyone else is the attacker's,
-    up to `most` photos of each"""
+    up to `most` photos of each, and `own` of them all in an order of chance, or, for 0, all"""
     generator = torch.Generator().manual_seed(seed)
     data = open_faces(faces, source_folder, dtype=torch.uint8)
     left, right = choose_victims(data.person, data.split == 1, victims, shots, generator)
@@ -92,11 +92,12 @@ def open_case(faces, net, source_folder='', victims: int = 24, shots: int = 2, s
     images = torch.cat([rest.images(range(len(rest))), images])
     unseen = torch.cat([rest.split == 1, torch.ones(len(person), dtype=torch.bool)])
     person = torch.cat([rest.person, person + data.person.max() + 1])
-    some = one_each(person, unseen, strangers, generator)
+    judging = images[one_each(person, unseen, strangers, generator)]
+    if own: images = images[torch.randperm(len(images), generator=generator)[:own]]
     known = torch.cat([to_pixels(resize(x, size)) for x in images.split(256)])
     photo = data.images(left)
     return Case(embed(net, photo), photo, data.images(right), data.person[left],
-                embed(net, images), known, images[some])
+                embed(net, images), known, judging)
 
 # %% ../nbs/30_inversion.ipynb #25b17f0b
 def fit_linear(case: Case, size: int) -> Tensor:

@@ -53,20 +53,29 @@ class Sources:
         return replace(self, mean=self.mean[pixels], faces=self.faces[:, pixels],
                        own=self.own[pixels], rest=self.rest[pixels])
 
+# %% ../nbs/22a_shuffle_attacks.ipynb #46a8eee7
+def _loudest_basis(batches, m: int) -> Tensor:
+    "The first m principal directions (192, m) of residues, by images and pixels enough for it"
+    gram = n = 0
+    for r, _ in batches:
+        few = r[..., ::2, ::2].flatten(2)
+        gram, n = gram + (few @ few.mT).sum(0), n + len(r)
+        if n >= 256: break
+    if n < 8: raise ValueError(f'batches: 8 images or more are wanted, not {n}')
+    if not gram.isfinite().all(): raise ValueError('batches: a residue holds NaN or infinity')
+    return torch.linalg.eigh(gram.double())[1].flip(1)[:, :m].float()
+
 # %% ../nbs/22a_shuffle_attacks.ipynb #a9804947
 def fit_sources(batches: Callable, m: int = 6, q: int = 24) -> Sources:
     """From residues (b, 192, h, w) and their images (b, 3, h, w) in [-1, 1]: each call of `batches`
-    goes through all of them. `m` sources, `q` eigenfaces"""
-    gram = energy = n = 0
-    for r, _ in batches():
-        few = r[..., ::2, ::2].flatten(2)  # pixels enough for what channels have in common
-        gram, n = gram + (few @ few.mT).sum(0), n + len(r)
+    goes through them. `m` sources, found by the first 256 images; `q` eigenfaces"""
+    basis, energy, found = _loudest_basis(batches(), m), 0, []
+    for r, x in batches():
         energy = energy + r.flatten(2).square().sum((0, 1))
-    if n < 8: raise ValueError(f'batches: 8 images or more are wanted, not {n}')
-    if not gram.isfinite().all(): raise ValueError('batches: a residue holds NaN or infinity')
-    basis = torch.linalg.eigh(gram.double())[1].flip(1)[:, :m].float()
-    s, x = map(torch.cat, zip(*((r.flatten(2).mT @ basis, x) for r, x in batches())))
-    return _expect(basis, s, x, energy/n, q)
+        found.append((r.flatten(2).mT @ basis, x))
+    s, x = map(torch.cat, zip(*found))
+    if not energy.isfinite().all(): raise ValueError('batches: a residue holds NaN or infinity')
+    return _expect(basis, s, x, energy/len(s), q)
 
 # %% ../nbs/22a_shuffle_attacks.ipynb #c12bcaf8
 def _expect(basis, s, x, energy, q):
@@ -98,26 +107,31 @@ def mixing(orders: Tensor, sources: Sources, h: int, w: int) -> Tensor:
 # %% ../nbs/22a_shuffle_attacks.ipynb #78ad18f2
 def _inverse(a): return torch.cholesky_inverse(torch.linalg.cholesky(a))  # symmetric, positive
 
+def _each(H, a):
+    "H (x, b, e, m) times a matrix a (x, m, k) of each pixel: (x, b, e, k)"
+    return (H.flatten(1, 2) @ a).unflatten(1, H.shape[1:3])
+
 def _face_of(off, H, sources, loose):
-    "a (b, q) by least squares of what is off (b, x, e) the mean, of variance `loose`"
-    D = torch.einsum('bxem,qxm->bqxe', H, sources.faces).flatten(2)
-    heavy = D/loose.flatten(1)[:, None]
+    "a (b, q) by least squares of what is off (x, b, e) the mean, of variance `loose`"
+    D = _each(H, sources.faces.permute(1, 2, 0)).permute(1, 3, 0, 2).flatten(2)
+    heavy = D/loose.transpose(0, 1).flatten(1)[:, None]
     normal = heavy @ D.mT + torch.diag(1/sources.spread.clamp(min=1e-6))
     root = torch.linalg.cholesky(normal)
-    return torch.cholesky_solve(heavy @ off.flatten(1)[..., None], root)[..., 0]
+    return torch.cholesky_solve(heavy @ off.transpose(0, 1).flatten(1)[..., None], root)[..., 0]
 
 def unmix(y: Tensor, H: Tensor, sources: Sources, heard: Tensor, rounding: float = .3) -> tuple:
     """Posterior mean (b, x, m) of the sources, and what share of `own` variance is explained, of
     planes y (b, e, x) under a mixing H (b, x, e, m); `heard` (x,): sum of squared weights"""
-    floor = (sources.rest*heard + rounding**2)[:, None]
-    loose = floor + ((H @ sources.own)*H).sum(-1)
-    off = y.mT - (H @ sources.mean[..., None])[..., 0]
-    centre = torch.einsum('bq,qxm->bxm', _face_of(off, H, sources, loose), sources.faces)
-    off = off - (H @ centre[..., None])[..., 0]
-    spread = _inverse(_inverse(sources.own) + H.mT @ (H/floor[..., None]))
-    s = sources.mean + centre + (spread @ (H.mT @ (off/floor)[..., None]))[..., 0]
-    own = sources.own.diagonal(dim1=1, dim2=2)
-    return s, 1 - spread.diagonal(dim1=2, dim2=3)/own
+    y, H = y.permute(2, 0, 1), H.transpose(0, 1).contiguous()  # pixel by pixel: large products
+    floor = (sources.rest*heard + rounding**2)[:, None, None]
+    loose = floor + (_each(H, sources.own)*H).sum(-1)
+    off = y - _each(H, sources.mean[..., None])[..., 0]
+    centre = torch.einsum('bq,qxm->xbm', _face_of(off, H, sources, loose), sources.faces)
+    off = off - (H*centre[:, :, None]).sum(-1)
+    spread = torch.linalg.inv(_inverse(sources.own)[:, None] + H.mT @ (H/floor[..., None]))
+    s = sources.mean[:, None] + centre + (spread @ (H.mT @ (off/floor)[..., None]))[..., 0]
+    own = sources.own.diagonal(dim1=1, dim2=2)[:, None]
+    return s.transpose(0, 1), (1 - spread.diagonal(dim1=2, dim2=3)/own).transpose(0, 1)
 
 # %% ../nbs/22a_shuffle_attacks.ipynb #d9cf7b4b
 def regress(y: Tensor, s: Tensor, loose: Tensor, rest: Tensor, W: Tensor) -> tuple:
@@ -127,7 +141,7 @@ def regress(y: Tensor, s: Tensor, loose: Tensor, rest: Tensor, W: Tensor) -> tup
     atoms = (s.mT[:, :, None]*W).flatten(1, 2)                            # (b, 64 m, x)
     heavy = atoms/((rest + loose.sum(1)/192)*heard + .1)
     spread = _inverse(heavy @ atoms.mT + 192*torch.eye(64*m))
-    v = y @ (spread @ heavy).mT
+    v = (spread @ (heavy @ y.mT)).mT
     return v.unflatten(2, (m, 64)), spread.diagonal(dim1=1, dim2=2).unflatten(1, (m, 64))
 
 # %% ../nbs/22a_shuffle_attacks.ipynb #ec0b1e4d
@@ -140,8 +154,8 @@ def soft_order(v: Tensor, variance: Tensor, basis: Tensor, signed: bool = False,
     far = (v/kept)[:, :, None, None] - rows
     log = -(far.square()*(kept/variance)[:, :, None, None]).sum(-1)/2
     for _ in range(rounds):
-        log = log - log.logsumexp((1, 2), keepdim=True)
-        log = log - log.logsumexp((2, 3), keepdim=True)
+        log = log.flatten(1, 2).log_softmax(1).view_as(log)
+        log = log.flatten(2).log_softmax(2).view_as(log)
     return log.exp()
 
 # %% ../nbs/22a_shuffle_attacks.ipynb #89310d27

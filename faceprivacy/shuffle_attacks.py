@@ -119,46 +119,29 @@ def _face_of(off, H, sources, loose):
     root = torch.linalg.cholesky(normal)
     return torch.cholesky_solve(heavy @ off.transpose(0, 1).flatten(1)[..., None], root)[..., 0]
 
-def _posterior(off, H, seen, own, floor):
-    """Mean and variance (x, b, m) of what is own, from planes (x, b, e) that are so far off; `seen`:
-    H own. By an inverse of as many rows as there are planes or sources, whatever is less"""
-    e, m = H.shape[2:]
-    if e <= m:
-        gain = torch.linalg.inv(seen @ H.mT + floor[..., None]*torch.eye(e)) @ seen
-        left = own.diagonal(dim1=1, dim2=2)[:, None] - (gain*seen).sum(2)
-        return (gain*off[..., None]).sum(2), left
-    spread = torch.linalg.inv(_inverse(own)[:, None] + H.mT @ (H/floor[..., None]))
-    return (spread @ (H.mT @ (off/floor)[..., None]))[..., 0], spread.diagonal(dim1=2, dim2=3)
-
 def unmix(y: Tensor, H: Tensor, sources: Sources, heard: Tensor, rounding: float = .3) -> tuple:
     """Posterior mean (b, x, m) of the sources, and what share of `own` variance is explained, of
     planes y (b, e, x) under a mixing H (b, x, e, m); `heard` (x,): sum of squared weights"""
     y, H = y.permute(2, 0, 1), H.transpose(0, 1).contiguous()  # pixel by pixel: large products
     floor = (sources.rest*heard + rounding**2)[:, None, None]
-    seen = _each(H, sources.own)
-    loose = floor + (seen*H).sum(-1)
+    loose = floor + (_each(H, sources.own)*H).sum(-1)
     off = y - _each(H, sources.mean[..., None])[..., 0]
     centre = torch.einsum('bq,qxm->xbm', _face_of(off, H, sources, loose), sources.faces)
     off = off - (H*centre[:, :, None]).sum(-1)
-    mean, variance = _posterior(off, H, seen, sources.own, floor)
+    spread = torch.linalg.inv(_inverse(sources.own)[:, None] + H.mT @ (H/floor[..., None]))
+    s = sources.mean[:, None] + centre + (spread @ (H.mT @ (off/floor)[..., None]))[..., 0]
     own = sources.own.diagonal(dim1=1, dim2=2)[:, None]
-    s = sources.mean[:, None] + centre + mean
-    return s.transpose(0, 1), (1 - variance/own).transpose(0, 1)
+    return s.transpose(0, 1), (1 - spread.diagonal(dim1=2, dim2=3)/own).transpose(0, 1)
 
 # %% ../nbs/22a_shuffle_attacks.ipynb #d9cf7b4b
-def regress(y: Tensor, s: Tensor, loose: Tensor, rest: Tensor, axes: tuple) -> tuple:
-    """v (b, e, m, 64), and its variance (b, m, 64), of planes y (b, e, h w) from guessed sources s
-    (b, h w, m) of variance `loose` (h w, m), and the weights of d along `axes`, (8, h) and (8, w)"""
-    (rows, columns), m, shape = axes, s.shape[2], (axes[0].shape[1], axes[1].shape[1])
-    heard = torch.outer(rows.square().sum(0), columns.square().sum(0)).flatten()
-    heavy = s/((rest + loose.sum(1)/192)*heard + .1)[:, None]
-    pairs = (s.mT[:, :, None]*heavy.mT[:, None]).unflatten(3, shape)      # (b, m, m, h, w)
-    twice = [(a[:, None]*a).flatten(0, 1) for a in axes]
-    gram = (twice[0] @ pairs @ twice[1].T).unflatten(4, (8, 8)).unflatten(3, (8, 8))
-    gram = gram.permute(0, 1, 3, 5, 2, 4, 6).reshape(len(s), 64*m, 64*m)
-    spread = _inverse(gram + 192*torch.eye(64*m))
-    seen = (y[:, :, None]*heavy.mT[:, None]).unflatten(3, shape)
-    v = (rows @ seen @ columns.T).flatten(2) @ spread
+def regress(y: Tensor, s: Tensor, loose: Tensor, rest: Tensor, W: Tensor) -> tuple:
+    """v (b, e, m, 64), and its variance (b, m, 64), of planes y (b, e, x) from guessed sources s
+    (b, x, m) of variance `loose` (x, m), and weights W (64, x)"""
+    m, heard = s.shape[2], W.square().sum(0)
+    atoms = (s.mT[:, :, None]*W).flatten(1, 2)                            # (b, 64 m, x)
+    heavy = atoms/((rest + loose.sum(1)/192)*heard + .1)
+    spread = _inverse(heavy @ atoms.mT + 192*torch.eye(64*m))
+    v = (spread @ (heavy @ y.mT)).mT
     return v.unflatten(2, (m, 64)), spread.diagonal(dim1=1, dim2=2).unflatten(1, (m, 64))
 
 # %% ../nbs/22a_shuffle_attacks.ipynb #ec0b1e4d
@@ -194,7 +177,6 @@ class Reader:
         self.pixels = torch.arange(h*w).view(h, w)[::stride, ::stride].flatten()
         self.W, self.few = seen_weights(h, w), sources.at(self.pixels)
         self.heard, self.w = self.W.square().sum(0), self.W[:, self.pixels]
-        self.axes = tuple(decoding_weights(k).float()[:, ::stride] for k in (h, w))
         self.begin = dict(slot=_Slot, starts=_Starts)[begin](self)
 
     def mix(self, v: Tensor, W: Tensor) -> Tensor:
@@ -261,7 +243,7 @@ def __call__(self: _Slot, y: Tensor) -> tuple:
     evidence, a = (torch.stack(x, 3).unflatten(1, (n, 3)).flatten(2, 4) for x in zip(*both))
     best = evidence.argmax(2)[..., None, None].expand(-1, -1, 1, a.shape[-1])
     face = torch.einsum('bq,qxm->bxm', a.gather(2, best)[:, :, 0].mean(1), few.faces)
-    return regress(y, few.mean + face, few.variance/2, few.rest, r.axes)
+    return regress(y, few.mean + face, few.variance/2, few.rest, r.w)
 
 # %% ../nbs/22a_shuffle_attacks.ipynb #77d73eed
 @patch
@@ -281,7 +263,7 @@ def places(self: Reader, y: Tensor) -> tuple:
             s, _ = unmix(y, self.mix(v, self.w), few, self.heard[self.pixels])
             least = few.own.diagonal(dim1=1, dim2=2)
             loose = torch.maximum(few.variance/2, least)
-            v, variance = regress(y, s, loose, few.rest, self.axes)
+            v, variance = regress(y, s, loose, few.rest, self.w)
         if self.snap:
             order = self.order(v, variance)
             v = expected_mixing(order, self.sources.basis).unflatten(1, (3, 64)).mT

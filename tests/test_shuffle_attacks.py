@@ -3,7 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from faceprivacy.block_dct import decode, decoding_weights
+from faceprivacy.block_dct import decode
 from faceprivacy.subtraction import channel_orders, shuffle
 from faceprivacy.shuffle_attacks import (Reader, choose_reader, expected_mixing, fit_sources, gram, mixing, moments,
                                          place_found, regress, seen_weights, soft_order, to_picture, to_planes, unmix)
@@ -92,8 +92,7 @@ def test_regression_finds_the_places_of_known_sources(sources):
     x = smooth(3, 2)
     y, orders = sent(x, 1)
     small = torch.full((SIZE*SIZE, M), 1e-3)
-    v, variance = regress(y.flatten(2), true_sources(x, sources), small, sources.rest,
-                          (decoding_weights(SIZE).float(),)*2)
+    v, variance = regress(y.flatten(2), true_sources(x, sources), small, sources.rest, seen_weights(SIZE, SIZE))
     want = sources.basis[orders].view(3, 3, 64, M).mT
     assert F.cosine_similarity(v[:, :, 0].flatten(), want[:, :, 0].flatten(), dim=0) > .9
     assert (variance > 0).all() and variance.max() <= 1/192 + 1e-6

@@ -119,6 +119,7 @@ def _face_of(off, H, sources, loose):
     root = torch.linalg.cholesky(normal)
     return torch.cholesky_solve(heavy @ off.transpose(0, 1).flatten(1)[..., None], root)[..., 0]
 
+# %% ../nbs/22a_shuffle_attacks.ipynb #2995cc7c
 def unmix(y: Tensor, H: Tensor, sources: Sources, heard: Tensor, rounding: float = .3) -> tuple:
     """Posterior mean (b, x, m) of the sources, and what share of `own` variance is explained, of
     planes y (b, e, x) under a mixing H (b, x, e, m); `heard` (x,): sum of squared weights"""

@@ -23,7 +23,7 @@ from faceprivacy.portrait_truth import (POINTS, Drawn, at_rest, check_drawn, cho
 from faceprivacy.recognition import open_recogniser
 from faceprivacy.small_networks import (Reader, StageTwo, eye_boxes, lip_boxes, opened, openings, outside, teach_small,
                                         train_reader, train_small)
-from faceprivacy.train_liveportrait import (StageOne, by_person, course, fresh, moved_by, polish, sample_pair,
+from faceprivacy.train_liveportrait import (DRAWS, StageOne, by_person, course, fresh, moved_by, polish, sample_pair,
                                             save_networks, shrunk, teach_motion, train_base, true_flow)
 from faceprivacy.training import at_step
 from faceprivacy.warping import voxels
@@ -354,11 +354,11 @@ def test_one_pair_is_learned_by_heart(data, recogniser):
     assert sum(h['pixel'] for h in history[-5:]) < .75*sum(h['pixel'] for h in history[:5])
 
 
-def test_polishing_moves_g_alone_towards_the_pixels(data):
+def test_polishing_moves_what_draws_towards_the_pixels(data):
     model = fresh('tiny', 3)
     before = {k: v.clone() for k, v in model.state_dict().items()}
     history = polish(model, untaught(), data, 16, 2, lr=2e-3)
-    assert {k.split('.')[0] for k, v in model.state_dict().items() if not torch.equal(v, before[k])} == {'generator'}
+    assert {k.split('.')[0] for k, v in model.state_dict().items() if not torch.equal(v, before[k])} == set(DRAWS)
     assert sum(h['pixel'] for h in history[-5:]) < .9*sum(h['pixel'] for h in history[:5])
     assert not model.training and all(p.requires_grad for p in model.parameters())
     with pytest.raises(ValueError, match='steps: 1 or more'): polish(model, untaught(), data, 0)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SETTINGS', 'Settings', 'begin_from', 'recogniser', 'sparsity', 'stage_one_losses', 'let_pass', 'train_generator',
-           'train_recognisers', 'templates']
+           'train_recognisers', 'templates', 'warm_up']
 
 # %% ../nbs/20_minusface.ipynb #f94ed837
 from dataclasses import asdict, dataclass
@@ -12,7 +12,7 @@ import torch, torch.nn as nn, torch.nn.functional as F
 from torch import Tensor
 from .block_dct import MAPPINGS, Code, decode_features, residue_conv
 from .core import load_tensors, path
-from .recognition import IR, augment, backbone, margin_head
+from .recognition import IR, augment, backbone, margin_head, save_weights
 from .subtraction import MinusFace, UNet
 from .training import about_data, descend, half
 
@@ -157,6 +157,8 @@ def train_recognisers(views, networks: dict, images: Tensor, person: Tensor, ste
     of inputs by name for x in [-1, 1]; the trained networks by name, and the losses. `guide`
     (n, d): templates of the images by a plain recogniser, to agree with, in place of `head`"""
     people, wanted = _check_faces(images, person), person if guide is None else guide
+    if len(wanted) != len(images): raise ValueError(
+        f'guide: a template for each of {len(images)} images is wanted, not {len(wanted)}')
     torch.manual_seed(seed)
     heads = {k: margin_head(settings.head, f.dim, people, scale=settings.scale,
                             margin=settings.margin) for k, f in networks.items() if guide is None}
@@ -185,3 +187,15 @@ def templates(views, networks: dict, images: Tensor, generator, batch: int = 64)
         seen = views(part.float()/127.5 - 1, generator)
         for k, net in networks.items(): found[k].append(net(seen[k]))
     return {k: F.normalize(torch.cat(z)) for k, z in found.items()}
+
+# %% ../nbs/20_minusface.ipynb #6835cebe
+def warm_up(file, images: Tensor, guide: Tensor, steps: int, start: str = '', batch: int = 32,
+            lr: float = 3e-3, seed: int = 0, precision: str = 'no', **options) -> str:
+    """Save as `file` (.safetensors) a small plain recogniser for others to start from, taught on
+    images (n, 3, s, s) uint8 to agree with their templates `guide` (n, d); returns `file`"""
+    net = recogniser('small', 3, images.shape[-1], guide.shape[1], start)
+    everyone = torch.zeros(len(images), dtype=torch.long)  # who they are is not asked
+    made, _ = train_recognisers(lambda x, _: dict(plain=x), dict(plain=net), images, everyone,
+                                steps, Settings(batch=batch), lr, seed, guide, precision, **options)
+    save_weights(file, made['plain'])
+    return str(file)

@@ -379,6 +379,22 @@ def test_recognisers_meet_the_templates_of_a_guide():
     with pytest.raises(RuntimeError, match='size'):
         mf.train_recognisers(lambda x, g: {'X': x}, nets, images, person, 1, TINY, guide=goal[:, :64])
 
+def test_a_plain_recogniser_to_start_from(tmp_path):
+    images, _ = people()
+    torch.manual_seed(1)
+    goal = torch.nn.functional.normalize(torch.randn(len(images), 128))
+    def agreement(start):
+        with torch.no_grad(): z = mf.recogniser('small', 3, 56, start=start).eval()(images/127.5 - 1)
+        return torch.cosine_similarity(z, goal).mean().item()
+    file = mf.warm_up(tmp_path/'plain.safetensors', images, goal, 40, batch=6)
+    assert file == str(tmp_path/'plain.safetensors') and agreement(file) > agreement('') + .2
+    further = mf.warm_up(tmp_path/'further.safetensors', images, goal, 40, file, batch=6)
+    assert agreement(further) > agreement(file)
+    with pytest.raises(ValueError, match='each of 12 images is wanted, not 5'):
+        mf.warm_up(tmp_path/'none.safetensors', images, goal[:5], 2)
+    with pytest.raises(ValueError, match='1 or more'): mf.warm_up(tmp_path/'none.safetensors', images, goal, 0)
+    assert not (tmp_path/'none.safetensors').exists()
+
 def test_stage_two_in_half_precision_stays_near():
     images, person = people()
     def losses(precision):

@@ -43,24 +43,26 @@ def bumps(points: Tensor, d: int, h: int, w: int) -> Tensor:
 
 # %% ../nbs/41b_fast_liveportrait.ipynb #f6a8f26b
 class Side(nn.Module):
-    "The 3-D convolution `conv` (kernel n in the last axis) as n of kernel 1, side by side"
+    "The 3-D convolution `conv` (kernel n in depth) as n of every layer in 2-D, side by side"
     def __init__(self, conv):
         super().__init__()
-        self.n = conv.kernel_size[-1]
-        parts = conv.weight.movedim(-1, 0).flatten(0, 1)[..., None]
-        self.conv = as_conv(parts, padding=(*conv.padding[:2], 0))
+        self.n = conv.kernel_size[0]
+        parts = conv.weight.movedim(2, 0).flatten(0, 1)
+        self.conv = as_conv(parts, padding=conv.padding[1:])
         self.bias = nn.Parameter(conv.bias.detach(), False)
 
 # %% ../nbs/41b_fast_liveportrait.ipynb #27bead82
 @patch
 def forward(self: Side, y: Tensor) -> Tensor:
     "(b, c, d, h, w) -> (b, o, d, h, w), in single precision"
-    parts, w, half = self.conv(y).unflatten(1, (self.n, -1)), y.shape[-1], self.n//2
-    total = parts[:, half].float() + self.bias.float().view(-1, 1, 1, 1)
-    for i in range(-min(half, w - 1), min(half, w - 1) + 1):
-        to, start = slice(max(-i, 0), w - max(i, 0)), slice(max(i, 0), w + min(i, 0))
-        if i: total[..., to] += parts[:, half + i, ..., start]
-    return total
+    d, half = y.shape[2], self.n//2
+    parts = self.conv(y.movedim(2, 1).flatten(0, 1)).unflatten(0, (-1, d))
+    parts = parts.movedim(2, -1).unflatten(-1, (self.n, -1))  # (b, d, h, w, n, o)
+    total = parts[..., half, :].float() + self.bias.float()
+    for i in range(-min(half, d - 1), min(half, d - 1) + 1):
+        to, start = slice(max(-i, 0), d - max(i, 0)), slice(max(i, 0), d + min(i, 0))
+        if i: total[:, to] += parts[:, start, ..., half + i, :]
+    return total.movedim(-1, 1)
 
 # %% ../nbs/41b_fast_liveportrait.ipynb #db2c8b98
 class Occlusion(nn.Module):

@@ -117,11 +117,13 @@ def _rows(images, person, batch, generator, device):
     rows = torch.randint(len(images), (batch,), generator=generator)
     return augment(images[rows].to(device).float()/127.5 - 1, generator), person[rows].to(device)
 
-def _check_faces(images, person):
+def _check_faces(images, person, guide=None):
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3: raise ValueError(
         f'images: uint8 (n, 3, h, w) are wanted, not {images.dtype} {tuple(images.shape)}')
     if person.shape != (len(images),) or person.min() != 0: raise ValueError(
         f'person: numbers from 0, one for each of {len(images)} images, are wanted')
+    if guide is not None and len(guide) != len(images): raise ValueError(
+        f'guide: a template for each of {len(images)} images is wanted, not {len(guide)}')
     return int(person.max()) + 1
 
 # %% ../nbs/20_minusface.ipynb #501cf733
@@ -156,9 +158,7 @@ def train_recognisers(views, networks: dict, images: Tensor, person: Tensor, ste
     """Stage 2: fresh `networks` by name, each trained on its part of `views(x, generator)`, a dict
     of inputs by name for x in [-1, 1]; the trained networks by name, and the losses. `guide`
     (n, d): templates of the images by a plain recogniser, to agree with, in place of `head`"""
-    people, wanted = _check_faces(images, person), person if guide is None else guide
-    if len(wanted) != len(images): raise ValueError(
-        f'guide: a template for each of {len(images)} images is wanted, not {len(wanted)}')
+    people, wanted = _check_faces(images, person, guide), person if guide is None else guide
     torch.manual_seed(seed)
     heads = {k: margin_head(settings.head, f.dim, people, scale=settings.scale,
                             margin=settings.margin) for k, f in networks.items() if guide is None}

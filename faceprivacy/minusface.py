@@ -193,6 +193,8 @@ def warm_up(file, images: Tensor, guide: Tensor, steps: int, start: str = '', ba
             lr: float = 3e-3, seed: int = 0, precision: str = 'no', **options) -> str:
     """Save as `file` (.safetensors) a small plain recogniser for others to start from, taught on
     images (n, 3, s, s) uint8 to agree with their templates `guide` (n, d); returns `file`"""
+    if guide is None: raise ValueError(
+        'guide: templates to agree with are wanted; without them, leave plain_steps at 0')
     net = recogniser('small', 3, images.shape[-1], guide.shape[1], start)
     everyone = torch.zeros(len(images), dtype=torch.long)  # who they are is not asked
     made, _ = train_recognisers(lambda x, _: dict(plain=x), dict(plain=net), images, everyone,

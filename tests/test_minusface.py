@@ -392,6 +392,7 @@ def test_a_plain_recogniser_to_start_from(tmp_path):
     assert agreement(further) > agreement(file)
     with pytest.raises(ValueError, match='each of 12 images is wanted, not 5'):
         mf.warm_up(tmp_path/'none.safetensors', images, goal[:5], 2)
+    with pytest.raises(ValueError, match='templates to agree with'): mf.warm_up(tmp_path/'none.safetensors', images, None, 2)
     with pytest.raises(ValueError, match='1 or more'): mf.warm_up(tmp_path/'none.safetensors', images, goal, 0)
     assert not (tmp_path/'none.safetensors').exists()
 

@@ -117,13 +117,17 @@ def _rows(images, person, batch, generator, device):
     rows = torch.randint(len(images), (batch,), generator=generator)
     return augment(images[rows].to(device).float()/127.5 - 1, generator), person[rows].to(device)
 
+def _check_guide(guide, n):
+    if guide.ndim != 2 or len(guide) != n: raise ValueError(
+        f'guide: a template for each of {n} images is wanted, (n, d), not {tuple(guide.shape)}')
+    if not guide.isfinite().all(): raise ValueError('guide: holds NaN or infinity')
+
 def _check_faces(images, person, guide=None):
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3: raise ValueError(
         f'images: uint8 (n, 3, h, w) are wanted, not {images.dtype} {tuple(images.shape)}')
     if person.shape != (len(images),) or person.min() != 0: raise ValueError(
         f'person: numbers from 0, one for each of {len(images)} images, are wanted')
-    if guide is not None and len(guide) != len(images): raise ValueError(
-        f'guide: a template for each of {len(images)} images is wanted, not {len(guide)}')
+    if guide is not None: _check_guide(guide, len(images))
     return int(person.max()) + 1
 
 # %% ../nbs/20_minusface.ipynb #501cf733
@@ -195,6 +199,7 @@ def warm_up(file, images: Tensor, guide: Tensor, steps: int, start: str = '', ba
     images (n, 3, s, s) uint8 to agree with their templates `guide` (n, d); returns `file`"""
     if guide is None: raise ValueError(
         'guide: templates to agree with are wanted; without them, leave plain_steps at 0')
+    _check_guide(guide, len(images))
     net = recogniser('small', 3, images.shape[-1], guide.shape[1], start)
     everyone = torch.zeros(len(images), dtype=torch.long)  # who they are is not asked
     made, _ = train_recognisers(lambda x, _: dict(plain=x), dict(plain=net), images, everyone,

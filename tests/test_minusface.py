@@ -390,8 +390,10 @@ def test_a_plain_recogniser_to_start_from(tmp_path):
     assert file == str(tmp_path/'plain.safetensors') and agreement(file) > agreement('') + .2
     further = mf.warm_up(tmp_path/'further.safetensors', images, goal, 40, file, batch=6)
     assert agreement(further) > agreement(file)
-    with pytest.raises(ValueError, match='each of 12 images is wanted, not 5'):
+    with pytest.raises(ValueError, match=r'each of 12 images is wanted, \(n, d\), not \(5, 128\)'):
         mf.warm_up(tmp_path/'none.safetensors', images, goal[:5], 2)
+    with pytest.raises(ValueError, match='NaN'): mf.warm_up(tmp_path/'none.safetensors', images, goal*math.nan, 2)
+    with pytest.raises(ValueError, match='not \\(12,\\)'): mf.warm_up(tmp_path/'none.safetensors', images, goal[:, 0], 2)
     with pytest.raises(ValueError, match='templates to agree with'): mf.warm_up(tmp_path/'none.safetensors', images, None, 2)
     with pytest.raises(ValueError, match='1 or more'): mf.warm_up(tmp_path/'none.safetensors', images, goal, 0)
     assert not (tmp_path/'none.safetensors').exists()

@@ -160,11 +160,12 @@ def laplace(seeds: Tensor, *shape) -> Tensor:
     "Laplace(0, 1) numbers (n, *shape), float32, of the ChaCha20 streams of `seeds` (n, 32) uint8"
     zeros, found = bytes(4*math.prod(shape)), torch.empty(len(seeds), math.prod(shape))
     words = bytearray(len(zeros))
+    bits = torch.frombuffer(words, dtype=torch.int32)
     for seed, row in zip(seeds.numpy(), found):
         Cipher(algorithms.ChaCha20(seed.tobytes(), bytes(16)), None).encryptor().update_into(
             zeros, words)
-        u = ((torch.frombuffer(words, dtype=torch.int32) >> 8) + .5)*2.**-23  # in (-1, 1)
-        torch.mul(torch.log1p(-u.abs()), -u.sign(), out=row)
+        u = row.copy_(bits >> 8).add_(.5).mul_(2.**-23)  # in (-1, 1)
+        torch.copysign(u.abs().neg_().log1p_(), u, out=row)
     return found.view(-1, *shape)
 
 # %% ../nbs/21_image_schemes.ipynb #6929a091
@@ -195,7 +196,9 @@ def conceal(self: DCTDP, x: Tensor, secrets: Tensor) -> Tensor:
     if x.shape[2:] != self.shape[1:]: raise ValueError(
         f'x: {self.shape[1:]} pixels are what this budget is for, not {tuple(x.shape[2:])}')
     noise = laplace(secrets, *self.shape)
-    return coefficients(x, self.frequencies) + self.learned['loc'] + self.scale()*noise
+    p = coefficients(x, self.frequencies) + self.learned['loc'] + self.scale()*noise
+    if p.requires_grad: p.register_hook(Tensor.contiguous)  # its sum over images: a third of a step
+    return p
 @patch
 def view(self: DCTDP, p: Tensor) -> Tensor: return picture(p, self.frequencies)
 
@@ -295,10 +298,10 @@ def loudest(p: Tensor) -> Tensor:
 # %% ../nbs/21_image_schemes.ipynb #4a9dd279
 @lru_cache(maxsize=8)
 def _lines(size):
-    "A of each frequency, eight sparse matrices (size, size)"
-    taps = encoding_taps(size).numpy()
-    return [sparse.diags_array([taps[0, u, 1:], taps[1, u], taps[2, u, :-1]], offsets=(-1, 0, 1),
-                               format='csr') for u in range(8)]
+    "A of each frequency, (8, size, size)"
+    below, own, above = encoding_taps(size).double()
+    return torch.diag_embed(own) + torch.diag_embed(below[:, 1:], -1) + torch.diag_embed(
+        above[:, :-1], 1)
 
 def _rough(size):
     d = sparse.diags_array([-1., 1.], offsets=(0, 1), shape=(size - 1, size))
@@ -307,32 +310,39 @@ def _rough(size):
 @lru_cache(maxsize=32)
 def _equations(chosen, h, w, smooth):
     "The normal equations of a plane, factorised"
-    rows, columns = _lines(h), _lines(w)
-    both = sum(sparse.kron(rows[k//8].T @ rows[k//8], columns[k % 8].T @ columns[k % 8])
-               for k in chosen)
+    rows, columns = ([sparse.csr_array(A.T @ A) for A in _lines(k).numpy()] for k in (h, w))
+    both = sum(sparse.kron(rows[k//8], columns[k % 8]) for k in chosen)
     rough = sparse.kronsum(_rough(w), _rough(h))
     return splu((both + smooth*rough + 1e-3*smooth*sparse.eye_array(h*w)).tocsc())
 
 # %% ../nbs/21_image_schemes.ipynb #30fe929d
+def _fit(p, chosen, smooth):
+    "Planes (b, c, h, w) by least squares from p (b, c s, h, w); what they leave, squared (b,)"
+    order, (h, w) = chosen.argsort(), p.shape[2:]
+    key = chosen[order]
+    rows, columns = _lines(h)[key//8], _lines(w)[key % 8]
+    data = p.double().unflatten(1, (-1, len(key)))[:, :, order]
+    sides = (rows.mT @ data @ columns).sum(2)
+    solver = _equations(tuple(key.tolist()), h, w, smooth)
+    found = solver.solve(sides.flatten(2).flatten(0, 1).T.numpy())
+    planes = torch.from_numpy(found.T.copy()).view_as(sides)
+    again = rows @ planes[:, :, None] @ columns.mT
+    return planes, (again - data).square().flatten(1).sum(1)
+
 def undo(p: Tensor, chosen: Tensor, smooth: float = 1e-10):
     """Images (b, 3, h, w) in [0, 1] from coefficients (b, 3 s, h, w) of frequencies `chosen` (s,),
     by least squares, up to the mean colour; and how much of p they leave unexplained, (b,)"""
-    order, (h, w) = chosen.argsort(), p.shape[2:]
-    key = tuple(chosen[order].tolist())
-    rows, columns, solver = _lines(h), _lines(w), _equations(key, h, w, smooth)
-    data = p.double().unflatten(1, (3, -1))[:, :, order].flatten(0, 1).numpy()
-    sides = [sum(rows[k//8].T @ d @ columns[k % 8] for d, k in zip(x, key)) for x in data]
-    found = solver.solve(np.stack([s.ravel() for s in sides], 1)).T.reshape(-1, 3, h, w)
-    planes = torch.from_numpy(found - found.mean((2, 3), keepdims=True))
-    again = [rows[k//8] @ x @ columns[k % 8].T for x in found.reshape(-1, h, w) for k in key]
-    rest = np.square(np.stack(again).reshape(data.shape) - data).reshape(len(p), -1).sum(1)
+    planes, rest = _fit(p, chosen, smooth)
+    planes -= planes.mean((2, 3), keepdim=True)
     whole = p.double().square().flatten(1).sum(1)
-    return rgb_of(planes, True).float(), torch.from_numpy(rest)/whole
+    return rgb_of(planes, True).float(), rest/whole
 
 # %% ../nbs/21_image_schemes.ipynb #2533e581
 def find_ranks(scheme: PartialFace, p: Tensor) -> Tensor:
     "The ranks (b, 1) under which images were sent: those that explain p (b, 27, h, w) best"
-    return torch.stack([undo(p, rank)[1] for rank in scheme.ranks]).argmin(0)[:, None]
+    first = p[:, :len(p[0])//3]  # luminance is enough
+    left = [_fit(first, rank, smooth=1e-10)[1] for rank in scheme.ranks]
+    return torch.stack(left).argmin(0)[:, None]
 
 # %% ../nbs/21_image_schemes.ipynb #bd50d01b
 def _check_training(images, person, guide):

@@ -113,9 +113,9 @@ def _each(H, a):
 
 def _face_of(off, H, sources, loose):
     "a (b, q) by least squares of what is off (x, b, e) the mean, of variance `loose`"
-    D = _each(H, sources.faces.permute(1, 2, 0)).permute(1, 3, 0, 2).flatten(2)
-    heavy = D/loose.transpose(0, 1).flatten(1)[:, None]
-    normal = heavy @ D.mT + torch.diag(1/sources.spread.clamp(min=1e-6))
+    D = _each(H, sources.faces.permute(1, 2, 0)).transpose(0, 1).flatten(1, 2)   # (b, x e, q)
+    heavy = (D/loose.transpose(0, 1).flatten(1)[..., None]).mT
+    normal = heavy @ D + torch.diag(1/sources.spread.clamp(min=1e-6))
     root = torch.linalg.cholesky(normal)
     return torch.cholesky_solve(heavy @ off.transpose(0, 1).flatten(1)[..., None], root)[..., 0]
 

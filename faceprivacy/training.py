@@ -13,9 +13,9 @@ from pathlib import Path
 from pickle import UnpicklingError
 import numpy as np, torch, torch.nn as nn
 from accelerate import Accelerator
-from diffusers.training_utils import EMAModel
 from safetensors import SafetensorError
 from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel
 from .core import path, progress, read_json, write_json
 
 # %% ../nbs/02a_training.ipynb #783c94a8
@@ -94,13 +94,21 @@ def load_checkpoint(accelerator, folder: Path, settings: dict) -> list:
     return past['history']
 
 # %% ../nbs/02a_training.ipynb #fcc78da9
+def _follow(most: float):
+    "How a running mean follows the weights; `most` of it is kept at the most"
+    def update(mean, now, n):
+        apart = torch._foreach_sub(mean, now)
+        torch._foreach_mul_(apart, 1 - min(most, (1 + int(n))/(10 + int(n))))
+        torch._foreach_sub_(mean, apart)
+    return update
+
 def _step(accelerator, parts, mean, loss, generator, step):
     "One step of descent; its loss"
     model, descent, schedule = parts
     value = loss(model, generator, step)
     if not value.isfinite(): raise FloatingPointError(f'the loss became {value.item()}: lower lr')
     accelerator.backward(value), accelerator.clip_grad_norm_(model.parameters(), 1.)
-    descent.step(), schedule.step(), descent.zero_grad(), mean.step(model.parameters())
+    descent.step(), schedule.step(), descent.zero_grad(), mean.update_parameters(model)
     return value.item()
 
 # %% ../nbs/02a_training.ipynb #b49a074c
@@ -110,7 +118,7 @@ def descend(loss: Callable, model: nn.Module, steps: int, lr: float = 1e-3, seed
     the losses. `checkpoint`: folder for the state each `every` steps and at the end, to be deleted
     when the weights are safe; after a kill call it again"""
     if steps < 1: raise ValueError(f'steps: 1 or more are wanted, not {steps}')
-    accelerator, mean = Accelerator(), EMAModel(model.parameters(), decay)
+    accelerator, mean = Accelerator(), AveragedModel(model, multi_avg_fn=_follow(decay))
     about = dict(settings, steps=steps, lr=lr, seed=seed, start=digest(model.state_dict().values()))
     learned = [p for p in model.parameters() if p.requires_grad]
     descent = torch.optim.AdamW(learned, lr, weight_decay=.01, fused=True)
@@ -124,6 +132,6 @@ def descend(loss: Callable, model: nn.Module, steps: int, lr: float = 1e-3, seed
         history.append(_step(accelerator, parts, mean, loss, at_step(seed, step), step))
         if folder and (len(history) % every == 0 or len(history) == steps):
             save_checkpoint(accelerator, folder, history, about)
-    mean.copy_to(model.parameters())
+    model.load_state_dict(mean.module.state_dict())
     model.eval()
     return history

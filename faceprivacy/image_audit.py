@@ -48,7 +48,12 @@ def begin(scheme, x: Tensor, batch: int = 32) -> Tensor:
     "What secrets are applied to, of images x: residues in half precision, or the images"
     scheme = getattr(scheme, 'scheme', scheme)
     if not hasattr(scheme, 'residue'): return x
-    return torch.cat([scheme.residue(part).half() for part in x.split(batch)])
+    made = None
+    for k, part in enumerate(x.split(batch)):
+        r = scheme.residue(part)
+        if made is None: made = torch.empty(len(x), *r.shape[1:], dtype=torch.half)
+        made[k*batch:(k + 1)*batch] = r  # in place: all of it is a gigabyte and more
+    return made
 
 def copies(scheme, begun: Tensor, n: int, generator=None) -> tuple:
     "`n` protected images of each, and their secrets: two lists"

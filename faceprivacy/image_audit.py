@@ -51,7 +51,7 @@ def begin(scheme, x: Tensor, batch: int = 32) -> Tensor:
     made = None
     for k, part in enumerate(x.split(batch)):
         r = scheme.residue(part)
-        if made is None: made = torch.empty(len(x), *r.shape[1:], dtype=torch.half)
+        if made is None: made = r.new_empty(len(x), *r.shape[1:], dtype=torch.half)
         made[k*batch:(k + 1)*batch] = r  # in place: all of it is a gigabyte and more
     return made
 

@@ -315,6 +315,12 @@ def _equations(chosen, h, w, smooth):
     rough = sparse.kronsum(_rough(w), _rough(h))
     return splu((both + smooth*rough + 1e-3*smooth*sparse.eye_array(h*w)).tocsc())
 
+def _check_sent(p, chosen):
+    if chosen.ndim != 1 or chosen.dtype != torch.int64 or chosen.min() < 0 or chosen.max() > 63:
+        raise ValueError(f'chosen: frequencies (s,) of 0 to 63 are wanted, not {chosen}')
+    if p.ndim != 4 or p.shape[1] != 3*len(chosen) or not p.isfinite().all(): raise ValueError(
+        f'p: finite coefficients (b, {3*len(chosen)}, h, w) are wanted, not {tuple(p.shape)}')
+
 # %% ../nbs/21_image_schemes.ipynb #30fe929d
 def _fit(p, chosen, smooth):
     "Planes (b, c, h, w) by least squares from p (b, c s, h, w); what they leave, squared (b,)"
@@ -332,6 +338,7 @@ def _fit(p, chosen, smooth):
 def undo(p: Tensor, chosen: Tensor, smooth: float = 1e-10):
     """Images (b, 3, h, w) in [0, 1] from coefficients (b, 3 s, h, w) of frequencies `chosen` (s,),
     by least squares, up to the mean colour; and how much of p they leave unexplained, (b,)"""
+    _check_sent(p, chosen)
     planes, rest = _fit(p, chosen, smooth)
     planes -= planes.mean((2, 3), keepdim=True)
     whole = p.double().square().flatten(1).sum(1)
@@ -340,7 +347,8 @@ def undo(p: Tensor, chosen: Tensor, smooth: float = 1e-10):
 # %% ../nbs/21_image_schemes.ipynb #2533e581
 def find_ranks(scheme: PartialFace, p: Tensor) -> Tensor:
     "The ranks (b, 1) under which images were sent: those that explain p (b, 27, h, w) best"
-    first = p[:, :len(p[0])//3]  # luminance is enough
+    _check_sent(p, scheme.ranks[0])
+    first = p[:, :p.shape[1]//3]  # luminance is enough
     left = [_fit(first, rank, smooth=1e-10)[1] for rank in scheme.ranks]
     return torch.stack(left).argmin(0)[:, None]
 

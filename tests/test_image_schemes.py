@@ -183,3 +183,16 @@ def test_stretched_pictures_fill_the_range():
     flat = torch.linspace(.4, .5, 100).view(1, 1, 10, 10)
     assert sch.stretch(flat).min() == 0 and sch.stretch(flat).max() == 1
     assert torch.equal(sch.loudest(torch.cat([flat, 9*flat], 1)), sch.stretch(9*flat).expand(-1, 3, -1, -1))
+
+@pytest.mark.parametrize('spoil, says', [
+    (lambda p, k: (p[:, :26], k), 'finite coefficients'), (lambda p, k: (p[0], k), 'finite coefficients'),
+    (lambda p, k: (p*torch.nan, k), 'finite coefficients'), (lambda p, k: (p, k + 60), '0 to 63'),
+    (lambda p, k: (p, k.float()), '0 to 63')])
+def test_undo_refuses_what_it_cannot_solve(spoil, says):
+    scheme = sch.PartialFace()
+    p = torch.zeros(2, 27, 16, 16)
+    with pytest.raises(ValueError, match=says): sch.undo(*spoil(p, scheme.ranks[0]))
+
+@pytest.mark.parametrize('p', [torch.zeros(2, 26, 16, 16), torch.full((2, 27, 16, 16), torch.nan)])
+def test_ranks_of_what_was_never_sent(p):
+    with pytest.raises(ValueError, match='finite coefficients'): sch.find_ranks(sch.PartialFace(), p)
